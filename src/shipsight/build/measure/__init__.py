@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measuring: data sets, accuracy with intervals, speed, memory and size. Stable."""
+
+from shipsight.build.measure.accuracy import Accuracy, ClassAccuracy, ImageScore, evaluate
+from shipsight.build.measure.dataset import Dataset, DatasetWarning, Sample, load_dataset
+from shipsight.build.measure.inference import (
+    PreparedImages,
+    evaluation_settings,
+    iterate_predictions,
+    predict_samples,
+)
+from shipsight.build.measure.intervals import Interval, Outcome, compare, outcome, pooled_interval
+from shipsight.build.measure.labels import Labels
+from shipsight.build.measure.speed import ColdStart, Speed, measure_cold_start, measure_size_mb, measure_speed
+from shipsight.build.measure.splits import CALIBRATION_COUNT, Splits, choose_calibration, split_dataset
+from shipsight.build.measure.timing import (
+    Alternation,
+    Latency,
+    Percentiles,
+    alternate,
+    measure_latency,
+    measure_throughput,
+)
+
+__all__ = [
+    "CALIBRATION_COUNT",
+    "Accuracy",
+    "Alternation",
+    "ClassAccuracy",
+    "ColdStart",
+    "Dataset",
+    "DatasetWarning",
+    "ImageScore",
+    "Interval",
+    "Labels",
+    "Latency",
+    "Outcome",
+    "Percentiles",
+    "PreparedImages",
+    "Sample",
+    "Speed",
+    "Splits",
+    "alternate",
+    "choose_calibration",
+    "compare",
+    "evaluate",
+    "evaluation_settings",
+    "iterate_predictions",
+    "load_dataset",
+    "measure_cold_start",
+    "measure_latency",
+    "measure_size_mb",
+    "measure_speed",
+    "measure_throughput",
+    "outcome",
+    "pooled_interval",
+    "predict_samples",
+    "split_dataset",
+]

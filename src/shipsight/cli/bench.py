@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`shipsight bench`: how fast a bundle's variants are on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shipsight.cli.output import TerminalProgress, make_table, number, print_json, screen, warn
+from shipsight.errors import EnvironmentLackError
+
+__all__ = ["bench_command"]
+
+
+def bench_command(
+    bundle: Annotated[Path, typer.Argument(help="Bundle: a folder or a zip file.")],
+    variant: Annotated[list[str] | None, typer.Option(help="Variant; repeatable; default: all.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Image to predict; default: a drawn scene.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Engine threads; default: one per core.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Measure latency, throughput, cold start and memory of a bundle's variants here."""
+    from shipsight.build.timing_variants import time_variant
+    from shipsight.model.bundle import open_bundle
+    from shipsight.proof.environment import describe_environment
+    from shipsight.proof.scenes import make_scene
+    from shipsight.vision import decode_image
+
+    opened = open_bundle(bundle)
+    chosen = [opened.variant(name) for name in variant] if variant else list(opened.variants)
+    pixels = make_scene(0) if image is None else decode_image(image)
+    rows: list[dict[str, Any]] = []
+    skipped: list[EnvironmentLackError] = []
+    with TerminalProgress(quiet=as_json) as progress:
+        progress.plan(len(chosen))
+        for one in chosen:
+            progress.step(f"timing {one.name}")
+            try:
+                speed = time_variant(opened.variant_files(one.name), one, opened.card, pixels, threads=threads)
+            except EnvironmentLackError as error:
+                if variant:
+                    raise
+                skipped.append(error)
+                continue
+            rows.append({"name": one.name, "is_default": one.name == opened.default_variant.name, **speed})
+    if as_json:
+        errors = [error.to_dict() for error in skipped]
+        print_json({"bundle": str(bundle), "variants": rows, "skipped": errors, "environment": describe_environment()})
+    else:
+        _print(rows)
+    for error in skipped:
+        warn(error.code, str(error))
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    columns = ["  variant", "p50 ms", "p95 ms", "p99 ms", "engine p50 ms", "img/s", "cold start ms", "RSS MB", "steady"]
+    table = [
+        [
+            ("* " if one["is_default"] else "  ") + one["name"],
+            *(number(one["latency_ms"][p], 2) for p in ("p50", "p95", "p99")),
+            number(one["engine_ms"]["p50"], 2),
+            number(one["throughput_ips"], 1),
+            number(one["cold_start_ms"], 0),
+            number(one["memory_mb"], 0),
+            "yes" if one["is_steady"] else "no",
+        ]
+        for one in rows
+    ]
+    screen().print(make_table(columns, table))

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that shipsight raises on purpose, as one tree by who must act.
+
+    ShipsightError
+    |-- InputError            the caller: wrong use or bad input                       exit 2
+    |   |-- UsageError            an option or argument that does not fit
+    |   |-- ImageError            an image that is not what it should be
+    |   |   |-- ImageUnreadableError      damaged or truncated
+    |   |   |-- ImageFormatError          a format that is not accepted
+    |   |   `-- ImageTooLargeError        more pixels than the limit, told from its header
+    |   |-- TensorError           a tensor of another shape, type or range
+    |   |-- CardError             a card or card file that does not describe a model
+    |   `-- DatasetError          a data set that cannot be read as described
+    |-- ArtefactError         who made or carried the file                             exit 1 or 2
+    |   |-- CorruptError          damaged: cannot be what its maker wrote               exit 2
+    |   |-- UnsupportedError      sound, but not something this version handles         exit 2
+    |   |-- UntrustedError        carries code or reaches outside itself                exit 2
+    |   `-- TamperedError         differs from what its manifest promises               exit 1
+    |       |-- UnnamedFileError, MissingFileError, LinkError, EscapingPathError, HashMismatchError
+    |-- AnswerIsNoError       nobody: the question was answered with no                exit 1
+    |   |-- ReplayMismatchError   this machine does not run what was measured
+    |   |-- ParityError           a variant differs from the source by more than its gate
+    |   `-- RequirementError      nothing meets a stated requirement
+    |-- MissingDependencyError, SandboxError     (EnvironmentLackError)  the environment           exit 3
+    |-- LimitError            a resource limit: time, memory, size                     exit 2
+    `-- InternalError         us: a bug                                                exit 70
+
+Rules: a class has one stable `code`; messages are built from the typed fields (what, where, expected, got, hint) and
+hold no secrets; `exit_code` is the process's exit status. Stable.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "AnswerIsNoError",
+    "ArtefactError",
+    "CardError",
+    "CorruptError",
+    "DatasetError",
+    "EnvironmentLackError",
+    "EscapingPathError",
+    "HashMismatchError",
+    "ImageError",
+    "ImageFormatError",
+    "ImageTooLargeError",
+    "ImageUnreadableError",
+    "InputError",
+    "InternalError",
+    "LimitError",
+    "LinkError",
+    "MissingDependencyError",
+    "MissingFileError",
+    "ParityError",
+    "ReplayMismatchError",
+    "RequirementError",
+    "SandboxError",
+    "ShipsightError",
+    "TamperedError",
+    "TensorError",
+    "UnnamedFileError",
+    "UnsupportedError",
+    "UntrustedError",
+    "UsageError",
+]
+
+
+class ShipsightError(Exception):
+    """The root of all errors raised on purpose.
+
+    Args:
+        what: what is wrong, one sentence without a full stop.
+        where: file, tensor, node or option concerned.
+        expected: what would have been right.
+        got: what was found.
+        hint: what to do next, an imperative sentence.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object = None,
+        expected: object = None,
+        got: object = None,
+        hint: str | None = None,
+    ) -> None:
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.expected = None if expected is None else str(expected)
+        self.got = None if got is None else str(got)
+        self.hint = hint
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        parts = [self.what if self.where is None else f"{self.where}: {self.what}"]
+        if self.expected is not None:
+            parts.append(f"expected {self.expected}")
+        if self.got is not None:
+            parts.append(f"got {self.got}")
+        message = "; ".join(parts)
+        return message if self.hint is None else f"{message}. {self.hint}"
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Returns the error for machines: `code, what, where, expected, got, hint`."""
+        return {
+            "code": self.code,
+            "what": self.what,
+            "where": self.where,
+            "expected": self.expected,
+            "got": self.got,
+            "hint": self.hint,
+        }
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.what, self.where, self.expected, self.got, self.hint))
+
+
+def _rebuild(
+    kind: type[ShipsightError], what: str, where: str | None, expected: str | None, got: str | None, hint: str | None
+) -> ShipsightError:
+    return kind(what, where=where, expected=expected, got=got, hint=hint)
+
+
+class InputError(ShipsightError):
+    """The caller gave something that cannot be used."""
+
+    code = "input"
+
+
+class UsageError(InputError):
+    """An option or argument does not fit."""
+
+    code = "usage"
+
+
+class ImageError(InputError):
+    """An image is not what it should be."""
+
+    code = "image"
+
+
+class ImageUnreadableError(ImageError):
+    """An image is damaged or truncated."""
+
+    code = "image-unreadable"
+
+
+class ImageFormatError(ImageError):
+    """An image has a format that is not accepted."""
+
+    code = "image-format"
+
+
+class ImageTooLargeError(ImageError):
+    """An image has more pixels than the limit, told from its header before decoding."""
+
+    code = "image-too-large"
+
+
+class TensorError(InputError):
+    """A tensor has another shape, type or range than the model takes."""
+
+    code = "tensor"
+
+
+class CardError(InputError):
+    """A card or card file does not describe a model."""
+
+    code = "card"
+
+
+class DatasetError(InputError):
+    """A data set cannot be read as described."""
+
+    code = "dataset"
+
+
+class ArtefactError(ShipsightError):
+    """A model file or bundle is not acceptable."""
+
+    code = "artefact"
+
+
+class CorruptError(ArtefactError):
+    """A file is damaged: it cannot be what its maker wrote."""
+
+    code = "corrupt"
+
+
+class UnsupportedError(ArtefactError):
+    """A file is sound, but not something this version handles."""
+
+    code = "unsupported"
+
+
+class UntrustedError(ArtefactError):
+    """A file carries code or reaches outside itself."""
+
+    code = "untrusted"
+
+
+class TamperedError(ArtefactError):
+    """A bundle differs from what its manifest promises."""
+
+    code = "tampered"
+    exit_code = 1
+
+
+class UnnamedFileError(TamperedError):
+    """A bundle holds a file that its manifest does not name."""
+
+    code = "tampered-unnamed-file"
+
+
+class MissingFileError(TamperedError):
+    """A bundle lacks a file that its manifest names."""
+
+    code = "tampered-missing-file"
+
+
+class LinkError(TamperedError):
+    """A bundle holds a link or a special file."""
+
+    code = "tampered-link"
+
+
+class EscapingPathError(TamperedError):
+    """A manifest names a path that leaves the bundle."""
+
+    code = "tampered-escaping-path"
+
+
+class HashMismatchError(TamperedError):
+    """A file's size or digest differs from the manifest."""
+
+    code = "tampered-hash"
+
+
+class AnswerIsNoError(ShipsightError):
+    """The question was asked properly and the answer is no."""
+
+    code = "no"
+    exit_code = 1
+
+
+class ReplayMismatchError(AnswerIsNoError):
+    """This machine does not run the thing that was measured."""
+
+    code = "replay-mismatch"
+
+
+class ParityError(AnswerIsNoError):
+    """A variant differs from the source by more than its gate allows."""
+
+    code = "parity"
+
+
+class RequirementError(AnswerIsNoError):
+    """Nothing meets a stated requirement."""
+
+    code = "requirement"
+
+
+class EnvironmentLackError(ShipsightError):
+    """The environment lacks something that is needed here."""
+
+    code = "environment"
+    exit_code = 3
+
+
+class MissingDependencyError(EnvironmentLackError):
+    """A package, program or device is not installed; the hint says which extra brings it."""
+
+    code = "environment-missing"
+
+
+class SandboxError(EnvironmentLackError):
+    """No way to isolate a process works on this machine."""
+
+    code = "environment-sandbox"
+
+
+class LimitError(ShipsightError):
+    """A limit on time, memory or size was reached."""
+
+    code = "limit"
+
+
+class InternalError(ShipsightError):
+    """A bug in shipsight."""
+
+    code = "internal"
+    exit_code = 70

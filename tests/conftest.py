@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real models and images, where they lie beside the checkout (or where SHIPSIGHT_SHARED_DATA says)."""
+    folder = Path(os.environ.get("SHIPSIGHT_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (folder / "models").is_dir():
+        pytest.skip("no shared/data beside this checkout: real models and images are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_dir() -> Path:
+    """The shipped digits sample."""
+    return REPOSITORY / "examples" / "digits"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_ultralytics(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["YOLO_CONFIG_DIR"] = str(tmp_path_factory.mktemp("ultralytics-settings"))
+    os.environ["YOLO_OFFLINE"] = "true"
