@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from shipsight.build.formats import onnx_to_openvino
+from shipsight.build.formats import onnx_to_openvino, write_ir
 from shipsight.build.measure import (
     Accuracy,
     PreparedImages,
@@ -101,9 +101,13 @@ def export_ultralytics(checkpoint: Path, data: Path, size: int, scratch: Path) -
     made = YOLO(copied).export(
         format="openvino", int8=True, imgsz=size, data=str(scratch / "data" / data.name), split="train", verbose=False
     )
-    folder = Path(str(made))
-    xml = next(folder.glob("*.xml"))
-    return {"model.xml": xml.read_bytes(), "model.bin": xml.with_suffix(".bin").read_bytes()}
+    xml = next(Path(str(made)).glob("*.xml"))
+    import openvino
+
+    model = openvino.Core().read_model(xml)
+    for port, name in ((model.inputs[0], "images"), (model.outputs[0], "output0")):
+        port.get_tensor().set_names({name})  # the export leaves its output without a name
+    return write_ir(model)
 
 
 def measure(form: Form, card: Card, samples: tuple[Sample, ...], cache: PreparedImages) -> dict[str, Accuracy]:
@@ -117,19 +121,17 @@ def measure(form: Form, card: Card, samples: tuple[Sample, ...], cache: Prepared
 
 def ours_openvino(onnx: bytes, images: list[Any], card: Card, threads: int, rests: list[Precision]) -> list[Form]:
     layers = map_layers(onnx)
-    floats = {
-        "decode float": layers.always_float,
-        "decode and head outputs float": layers.always_float.plus(layers.of_role(LayerRole.HEAD_OUTPUT)),
-    }
+    with_outputs = layers.always_float.plus(layers.of_role(LayerRole.HEAD_OUTPUT))
+    choices = [("decode float", layers.always_float, target) for target in (Int8Target.X86_VNNI, Int8Target.X86)]
+    choices.append(("decode and head outputs float", with_outputs, Int8Target.X86_VNNI))
     forms = []
-    targets = dict.fromkeys((detect_target(), Int8Target.X86_VNNI))
-    for target in targets:
-        for label, floating in floats.items():
-            files = quantize_openvino(onnx, images, card=card, float_layers=floating, target=target)
-            forms += [
-                open_form(f"shipsight int8, {label}, {target} ({rest})", "openvino", files, card, rest, threads)
-                for rest in rests
-            ]
+    for label, floating, target in choices:
+        files = quantize_openvino(onnx, images, card=card, float_layers=floating, target=target)
+        bits = 7 if target.reduces_weight_range else 8
+        forms += [
+            open_form(f"shipsight int8, {label}, {bits}-bit weights ({rest})", "openvino", files, card, rest, threads)
+            for rest in rests
+        ]
     return forms
 
 
@@ -156,12 +158,12 @@ def run_set(name: str, arguments: argparse.Namespace, rests: list[Precision]) ->
     images = [prepare(decode_image(sample.image), card.input)[0] for sample in chosen]
     files = onnx_to_openvino(onnx)
     forms = [open_form(f"openvino {rest}", "openvino", files, card, rest, arguments.threads) for rest in rests]
-    forms += ours_openvino(onnx, images, card, arguments.threads, rests)
     with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
         peer = export_ultralytics(checkpoint, data_yaml, size, Path(scratch))
     forms += [
         open_form(f"ultralytics int8 ({rest})", "openvino", peer, card, rest, arguments.threads) for rest in rests
     ]
+    forms += ours_openvino(onnx, images, card, arguments.threads, rests)
     forms += ours_onnxruntime(onnx, images, card, arguments.threads)
     cache = PreparedImages()
     accuracies = {form.name: measure(form, card, samples, cache) for form in forms}
@@ -233,7 +235,10 @@ def machine(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def render(result: dict[str, Any]) -> str:
-    lines = ["```json", json.dumps(result["machine"], indent=1), "```", ""]
+    info = result["machine"]
+    kind = "with VNNI" if info["int8_target"] == "x86-vnni" else "without VNNI"
+    plain = f"{info['processor']}, {info['cores']} cores, {kind} (target `{info['int8_target']}`), {info['threads']} threads."
+    lines = [plain, "", "```json", json.dumps(info, indent=1), "```", ""]
     for name, one in result["sets"].items():
         lines += [
             f"## {name}: {one['report_images']} images, calibrated on {one['calibration_images']}",

@@ -29,7 +29,7 @@ from shipsight.errors import (
 )
 from shipsight.model import Bundle, open_bundle, parse_manifest, zip_bundle
 
-CHANGED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+CHANGED = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @CHANGED

@@ -30,7 +30,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.dictionaries(WORDS.filter(lambda key: key != "<<"), PLAIN, max_size=5))
 def test_yaml_reads_what_it_wrote_and_another_reader_agrees_for_any_plain_data(data):
     written = dump_yaml(data)

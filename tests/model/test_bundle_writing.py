@@ -10,18 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.model.conftest import FILES, make_bundle
 
 from shipsight.errors import CorruptError, EscapingPathError, UsageError
 from shipsight.model import Bundle, open_bundle, zip_bundle
 
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import FILES, make_bundle
-
 WRITER = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from conftest import FILES, make_bundle
+sys.path.insert(0, {root!r})
+from tests.model.conftest import FILES, make_bundle
 import shipsight.model._writer as writer
 calls = 0
 honest = writer.{function}
@@ -43,7 +41,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def kill_writer(out: Path, function: str, call: int, *, force: bool) -> None:
-    code = WRITER.format(tests=str(Path(__file__).parent), function=function, call=call, out=str(out), force=force)
+    code = WRITER.format(root=str(Path(__file__).parents[2]), function=function, call=call, out=str(out), force=force)
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"here\n"

@@ -94,7 +94,9 @@ def _run(job: Job, place: Path) -> BuildResult:
     proof: Proof = prove(job, kept, default=next(one for one in kept if one.result.is_default))
     job.warnings.extend(proof.warnings)
     job.progress.step("writing the bundle")
-    return write(job, place, measured=measured, source_accuracy=source_accuracy, proof=proof, reason=reason, unmet=unmet)
+    return write(
+        job, place, measured=measured, source_accuracy=source_accuracy, proof=proof, reason=reason, unmet=unmet
+    )
 
 
 def _key(job: Job, *parts: object) -> str:
@@ -140,7 +142,9 @@ def _make_candidates(job: Job, size_hw: tuple[int, int]) -> list[Candidate]:
 
 def _choose_form(job: Job, engine: str, reference_onnx: bytes, card: Card) -> bool:
     """Tells whether the trimmed uint8 graph is faster than the raw float one on an engine, predictions being equal."""
-    raw_variant = replace(reference_variant(card.input.size_hw), engine=engine, name=f"{engine}-raw", is_reference=False)
+    raw_variant = replace(
+        reference_variant(card.input.size_hw), engine=engine, name=f"{engine}-raw", is_reference=False
+    )
     raw_files: Mapping[str, bytes] = {"model.onnx": reference_onnx}
     if engine == "openvino":
         from shipsight.build.formats import onnx_to_openvino
@@ -152,7 +156,9 @@ def _choose_form(job: Job, engine: str, reference_onnx: bytes, card: Card) -> bo
     try:
         trimmed_files = float_files(trimmed, reference_onnx, card)
     except UnsupportedError as error:
-        job.warnings.append(BuildWarning("trim-not-possible", f"{engine} at {format_size(card.input.size_hw)}: {error}"))
+        job.warnings.append(
+            BuildWarning("trim-not-possible", f"{engine} at {format_size(card.input.size_hw)}: {error}")
+        )
         return False
     settings = PredictSettings()
     with (
@@ -167,7 +173,9 @@ def _choose_form(job: Job, engine: str, reference_onnx: bytes, card: Card) -> bo
             for pixels in job.material.some_pixels(_CHECKED_IMAGES)
         )
     if not equal:
-        text = f"{engine} at {format_size(card.input.size_hw)}: the trimmed graph predicts otherwise; the raw one is kept."
+        text = (
+            f"{engine} at {format_size(card.input.size_hw)}: the trimmed graph predicts otherwise; the raw one is kept."
+        )
         job.warnings.append(BuildWarning("trim-not-equal", text))
         return False
     pixels = job.material.some_pixels(1)[0]
@@ -283,7 +291,11 @@ def _describe_dropped(results: list[VariantResult]) -> list[BuildWarning]:
             text = f"{one.variant.name} runs at {one.float_ratio:.2f} times the speed of float here: not shipped."
             found.append(BuildWarning("int8-slower", text))
         elif one.outcome == "failed":
-            text = f"{one.variant.name} loses {one.drop['value']:.4f} on the report images: not shipped." if one.drop else ""
+            text = (
+                f"{one.variant.name} loses {one.drop['value']:.4f} on the report images: not shipped."
+                if one.drop
+                else ""
+            )
             found.append(BuildWarning("int8-failed", text))
         elif one.outcome == "undecided":
             text = f"{one.variant.name}: these images cannot decide whether its accuracy drop is within the limit."

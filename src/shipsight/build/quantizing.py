@@ -110,9 +110,7 @@ def _quantize(job: Job, variant: Variant, reference_onnx: bytes, card: Card) -> 
     )
 
 
-def _attempts(
-    job: Job, engine: str, graph: bytes, calibration: Sequence[Pixels], card: Card
-) -> list[Attempt[Files]]:
+def _attempts(job: Job, engine: str, graph: bytes, calibration: Sequence[Pixels], card: Card) -> list[Attempt[Files]]:
     target = detect_target()
     if engine == "openvino":
 
@@ -166,7 +164,6 @@ class _Guard:
             convolutions=precision.convolutions,
         )
 
-
     def _compare(self, forms: Sequence[tuple[Variant, Files]]) -> dict[str, float]:
         pixels = self._job.material.some_pixels(1)[0]
         return compare_latency(forms, self._card, pixels, threads=self._job.options.threads)
@@ -194,8 +191,14 @@ def _describe(step: GuardStep, variant: Variant, float_accuracy: Accuracy) -> di
 
 _ENDS = {
     GuardEnd.TOO_INACCURATE: ("int8-failed", "every int8 form loses more accuracy than the limit; none is shipped"),
-    GuardEnd.TOO_SLOW: ("int8-slower", "no int8 form that is accurate enough is faster than float here; none is shipped"),
-    GuardEnd.UNDECIDED: ("int8-guard-undecided", "the guard images cannot decide whether int8 loses more than the limit"),
+    GuardEnd.TOO_SLOW: (
+        "int8-slower",
+        "no int8 form that is accurate enough is faster than float here; none is shipped",
+    ),
+    GuardEnd.UNDECIDED: (
+        "int8-guard-undecided",
+        "the guard images cannot decide whether int8 loses more than the limit",
+    ),
 }
 
 

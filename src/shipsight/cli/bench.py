@@ -50,8 +50,8 @@ def bench_command(
         print_json({"bundle": str(bundle), "variants": rows, "skipped": errors, "environment": describe_environment()})
     else:
         _print(rows)
-    for error in skipped:
-        warn(error.code, str(error))
+    for skip in skipped:
+        warn(skip.code, str(skip))
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

@@ -75,8 +75,8 @@ def predict_command(
             screen().print(table)
             if draw is not None:
                 screen().print(f"\nDrawn images: {draw}")
-    for error in failures:
-        warn(error.code, str(error))
+    for failure in failures:
+        warn(failure.code, str(failure))
     if failures:
         raise typer.Exit(2)
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shipsight.errors import CorruptError, MissingFileError, UsageError
-from shipsight.model import Card, InputContract, format_size
+from shipsight.model import InputContract, format_size
 from shipsight.model.bundle import Bundle, parse_json
 from shipsight.model.manifest import GoldenInfo
 from shipsight.model.warning import BuildWarning
@@ -433,8 +433,3 @@ def _parse_index(data: bytes) -> dict[str, Any]:
         raise CorruptError("the golden set's index does not fit", where=f"{FOLDER}golden.json", expected=sorted(keys))
     result: dict[str, Any] = index
     return result
-
-
-def contract_of(card: Card, size_hw: tuple[int, int]) -> InputContract:
-    """Returns a card's input contract at an input size."""
-    return card.with_size(size_hw).input

@@ -21,7 +21,7 @@ from shipsight.engines._onnxruntime_import import import_onnxruntime
 from shipsight.engines._openvino_import import import_openvino
 from shipsight.errors import MissingDependencyError, UnsupportedError
 from shipsight.model import Card, Precision, TensorLayout, Variant
-from shipsight.proof.parity import TensorParity, compare_arrays
+from shipsight.proof.parity import compare_arrays
 from shipsight.vision import to_tensor
 
 __all__ = ["LayerGroup", "compare_layers", "find_groups", "import_onnx", "read_tensors"]
@@ -144,10 +144,10 @@ def compare_layers(
             if truth[name].ndim == 4 and truth[name].shape == given[name].shape:
                 sums[name].append((truth[name], given[name]))
     rows: list[dict[str, Any]] = []
-    for group, name in chosen.items():
-        if name is not None and sums[name]:
-            found: TensorParity = compare_arrays(*map(list, zip(*sums[name], strict=True)))
-            rows.append({"name": group.name, "stage": group.stage, "tensor": name, **found.to_dict()})
+    for group, tensor in chosen.items():
+        if tensor is not None and sums[tensor]:
+            found = compare_arrays([truth for truth, _ in sums[tensor]], [given for _, given in sums[tensor]])
+            rows.append({"name": group.name, "stage": group.stage, "tensor": tensor, **found.to_dict()})
     return rows
 
 

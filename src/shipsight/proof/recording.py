@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from shipsight.errors import CorruptError, TensorError
 from shipsight.proof.matching import Found
 
-__all__ = ["Deviation", "Recording", "TableRecording", "record_tables", "recordings_from", "recordings_to_arrays"]
+__all__ = [
+    "Deviation",
+    "Recording",
+    "TableRecording",
+    "compare_tables",
+    "record_tables",
+    "recordings_from",
+    "recordings_to_arrays",
+]
 
 FloatArray = NDArray[np.float32]
 
@@ -146,7 +154,8 @@ def _scaled(name: str, table: FloatArray) -> NDArray[np.float64]:
     if name not in _LOG_ODDS_TABLES:
         return values
     inside = np.clip(values, 1e-9, 1 - 1e-9)
-    return np.clip(np.log(inside) - np.log1p(-inside), -_LOGIT_LIMIT, _LOGIT_LIMIT)
+    log_odds: NDArray[np.float64] = np.clip(np.log(inside) - np.log1p(-inside), -_LOGIT_LIMIT, _LOGIT_LIMIT)
+    return log_odds
 
 
 def _moments(values: NDArray[np.float64]) -> tuple[FloatArray, FloatArray]:

@@ -56,7 +56,8 @@ def _gradient(random: Random, height: int, width: int) -> Image:
     y, x = np.mgrid[:height, :width]
     along = (x / width * random.uniform(-1, 1) + y / height)[..., None]
     along = (along - along.min()) / max(float(np.ptp(along)), 1e-9)
-    return _colour(random) * (1 - along) + _colour(random) * along
+    image: Image = _colour(random) * (1 - along) + _colour(random) * along
+    return image
 
 
 def _noise(random: Random, height: int, width: int) -> Image:
@@ -66,7 +67,8 @@ def _noise(random: Random, height: int, width: int) -> Image:
         field += weight * _smooth(
             random.uniform(-1, 1, size=(height // step + 3, width // step + 3)), height, width, step
         )
-    return _colour(random, 70, 200) + field[..., None] * random.uniform(10, 45)
+    image: Image = _colour(random, 70, 200) + field[..., None] * random.uniform(10, 45)
+    return image
 
 
 def _smooth(grid: NDArray[np.float64], height: int, width: int, step: int) -> NDArray[np.float64]:
@@ -75,15 +77,16 @@ def _smooth(grid: NDArray[np.float64], height: int, width: int, step: int) -> ND
     fy, fx = (y - row)[:, None], (x - column)[None, :]
     top = grid[row][:, column] * (1 - fx) + grid[row][:, column + 1] * fx
     bottom = grid[row + 1][:, column] * (1 - fx) + grid[row + 1][:, column + 1] * fx
-    return top * (1 - fy) + bottom * fy
+    field: NDArray[np.float64] = top * (1 - fy) + bottom * fy
+    return field
 
 
 def _tiles(random: Random, height: int, width: int) -> Image:
     y, x = np.mgrid[:height, :width]
     side = random.randint(16, 90)
     odd = (((y // side) + (x // side)) % 2)[..., None]
-    base = _colour(random, 60, 220)
-    return base + odd * random.uniform(-40, 40)
+    image: Image = _colour(random, 60, 220) + odd * random.uniform(-40, 40)
+    return image
 
 
 def _stripes(random: Random, height: int, width: int) -> Image:
@@ -91,7 +94,8 @@ def _stripes(random: Random, height: int, width: int) -> Image:
     period = random.randint(10, 70)
     slant = random.uniform(-1, 1)
     phase = (((x + slant * y) // period) % 2)[..., None]
-    return _colour(random, 60, 220) + phase * random.uniform(-35, 35)
+    image: Image = _colour(random, 60, 220) + phase * random.uniform(-35, 35)
+    return image
 
 
 def _horizon(random: Random, height: int, width: int) -> Image:
@@ -124,14 +128,16 @@ def _blend(image: Image, box: tuple[int, int, int, int], mask: Mask, colour: NDA
 def _ellipse(height: int, width: int, *, soft: float = 0.06) -> Mask:
     y = (np.arange(height)[:, None] + 0.5) / height * 2 - 1
     x = (np.arange(width)[None, :] + 0.5) / width * 2 - 1
-    return np.clip((1 - np.sqrt(y * y + x * x)) / soft, 0, 1)
+    mask: Mask = np.clip((1 - np.sqrt(y * y + x * x)) / soft, 0, 1)
+    return mask
 
 
 def _round_box(height: int, width: int, *, corner: float = 0.25) -> Mask:
     y = np.abs((np.arange(height)[:, None] + 0.5) / height * 2 - 1)
     x = np.abs((np.arange(width)[None, :] + 0.5) / width * 2 - 1)
     across, down = np.clip((x - 1 + corner) / corner, 0, 1), np.clip((y - 1 + corner) / corner, 0, 1)
-    return np.clip((1 - np.sqrt(across**2 + down**2)) * 8, 0, 1)
+    mask: Mask = np.clip((1 - np.sqrt(across**2 + down**2)) * 8, 0, 1)
+    return mask
 
 
 def _place(things: Random, image: Image, low: float, high: float) -> tuple[int, int, int]:

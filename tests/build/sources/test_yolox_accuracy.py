@@ -75,12 +75,15 @@ def _rows(number: int, boxes_xyxy: Any, scores: Any, classes: Any) -> list[dict[
 
 
 def _decode_independently(session: Any, image: Path) -> tuple[Any, Any, Any]:
-    """BGR, scaled to fit, top left, 114; offsets on grids of stride 8, 16, 32; each class of each anchor; OpenCV's NMS."""
+    """Decodes as Megvii's own evaluation does: sides rounded down, boxes not clipped (clipping gives 0.3468 instead).
+
+    BGR, scaled to fit, top left, 114; offsets on grids of stride 8, 16, 32; each class of each anchor; OpenCV's NMS.
+    """
     bgr = cv2.imread(str(image))
     height, width = bgr.shape[:2]
     gain = min(SIDE / height, SIDE / width)
     canvas = np.full((SIDE, SIDE, 3), 114, np.uint8)
-    small = cv2.resize(bgr, (round(width * gain), round(height * gain)), interpolation=cv2.INTER_LINEAR)
+    small = cv2.resize(bgr, (int(width * gain), int(height * gain)), interpolation=cv2.INTER_LINEAR)
     canvas[: small.shape[0], : small.shape[1]] = small
     raw = session.run(None, {session.get_inputs()[0].name: canvas.transpose(2, 0, 1)[None].astype(np.float32)})[0][0]
     centres, sizes, start = [], [], 0
@@ -93,7 +96,6 @@ def _decode_independently(session: Any, image: Path) -> tuple[Any, Any, Any]:
         start += cells * cells
     centre, size = np.concatenate(centres), np.concatenate(sizes)
     boxes = np.concatenate([centre - size / 2, centre + size / 2], 1) / gain
-    boxes = boxes.clip(0, [width, height, width, height])
     scores = raw[:, 4:5] * raw[:, 5:]
     anchor, kind = np.nonzero(scores > CONF)
     values = scores[anchor, kind]
