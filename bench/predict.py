@@ -125,7 +125,9 @@ def main() -> None:
         "shipsight": ours.predict,
     }
     seconds = time_peers(peers, images, options.rounds)
-    median_ms = {name: statistics.median(itertools.chain.from_iterable(rounds)) * 1e3 for name, rounds in seconds.items()}
+    median_ms = {
+        name: statistics.median(itertools.chain.from_iterable(rounds)) * 1e3 for name, rounds in seconds.items()
+    }
     by_round = {name: [statistics.median(one) * 1e3 for one in rounds] for name, rounds in seconds.items()}
     ratios = {
         name: [a / b for a, b in zip(by_round[name], by_round["shipsight"], strict=True)]

@@ -56,8 +56,6 @@ class Built:
 def digits_build(sample_dir: Path, digits_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The sample, built at 128 px."""
     out = tmp_path_factory.mktemp("built") / "digits.bundle"
-    answer = shipsight(
-        "build", sample_dir / "digits.onnx", "--data", digits_data, "--out", out, "--keep-all", "--json"
-    )
+    answer = shipsight("build", sample_dir / "digits.onnx", "--data", digits_data, "--out", out, "--keep-all", "--json")
     assert answer.code == 0, answer.err
     return Built(out, answer)

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from tests.cli.conftest import Built, shipsight
 
 VARIANT_KEYS = {

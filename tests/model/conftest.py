@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_bundle import CARD, FILES, VARIANTS, make_bundle
+from tests.model.small_bundle import CARD, FILES, VARIANTS, make_bundle
 
 from shipsight.model import Bundle, Card, Variant
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.model.conftest import FILES, make_bundle
+from tests.model.small_bundle import FILES, make_bundle
 
 from shipsight.errors import CorruptError, EscapingPathError, UsageError
 from shipsight.model import Bundle, open_bundle, zip_bundle
@@ -19,7 +19,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from tests.model.conftest import FILES, make_bundle
+from tests.model.small_bundle import FILES, make_bundle
 import shipsight.model._writer as writer
 calls = 0
 honest = writer.{function}
@@ -72,7 +72,7 @@ def test_killed_writer_leaves_the_old_bundle_when_it_was_replacing_one(tmp_path,
 def test_writer_leaves_the_temporary_folder_of_a_living_writer_alone(tmp_path):
     out = tmp_path / "cells.bundle"
     code = WRITER.format(
-        tests=str(Path(__file__).parent), function="_publish", call=1, out=str(out), force=False
+        root=str(Path(__file__).parents[2]), function="_publish", call=1, out=str(out), force=False
     ).replace("time.sleep(60)", "sys.stdin.readline()")
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE, stderr=subprocess.PIPE

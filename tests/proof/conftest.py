@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from tiny_network import Built, build, make_network
+from tests.proof.tiny_network import Built, build, make_network
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_network import CARD, SIDE, VARIANT, Built, make_network, open_network
+from tests.proof.tiny_network import CARD, SIDE, VARIANT, Built, make_network, open_network
 
 from shipsight.errors import ParityError, UnsupportedError
 from shipsight.model import OutputForm, Precision, Variant

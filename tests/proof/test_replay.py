@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tiny_network import CARD, SIDE, VARIANT, Built, build, make_network, open_network
+from tests.proof.tiny_network import CARD, SIDE, VARIANT, Built, build, make_network, open_network
 
 from shipsight.errors import CorruptError, MissingFileError, ReplayMismatchError, UsageError
 from shipsight.model import Card, Fit, write_bundle

@@ -21,11 +21,11 @@ from shipsight.build.candidates import (
     runs_bf16,
 )
 from shipsight.build.choose import choose
+from shipsight.build.job import Candidate, Job, Measured
 from shipsight.build.material import gather_material
 from shipsight.build.measure import Accuracy, Interval, compare, outcome
 from shipsight.build.measuring import Evaluator, metrics_of, open_variant
 from shipsight.build.options import BuildOptions
-from shipsight.build.job import Candidate, Job, Measured
 from shipsight.build.progress import Progress
 from shipsight.build.proving import Proof, prove
 from shipsight.build.quantizing import quantize

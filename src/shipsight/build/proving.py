@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from shipsight.build.candidates import reference_variant
 from shipsight.build.job import Job, Measured
+from shipsight.build.measure import Labels
 from shipsight.build.measuring import open_variant
 from shipsight.build.report import WorstImage
 from shipsight.build.worst import draw_worst_images
 from shipsight.engines import EngineOptions, EngineSession, get_engine
-from shipsight.model import Precision
+from shipsight.model import Precision, Task
 from shipsight.model.manifest import GoldenInfo
 from shipsight.model.warning import BuildWarning
 from shipsight.proof import (
@@ -32,7 +33,6 @@ from shipsight.proof import (
     VariantRecording,
     ask,
     choose_golden,
-    collect_statistics,
     compare_answers,
     compare_layers,
     describe_environment,
@@ -41,6 +41,7 @@ from shipsight.proof import (
     record_variant,
 )
 from shipsight.proof.recording import Recording
+from shipsight.proof.statistics import TrainingImage, collect_statistics
 from shipsight.vision import decode_image, prepare
 
 __all__ = ["Proof", "prove"]
@@ -103,7 +104,9 @@ def prove(job: Job, kept: Sequence[Measured], *, default: Measured) -> Proof:
         if one.result.variant.precision is Precision.FP32:
             report.require(name)
         elif not report.passed:
-            found.append(BuildWarning("parity-gate", f"{name} misses its parity gate on the golden set: {report.gate}."))
+            found.append(
+                BuildWarning("parity-gate", f"{name} misses its parity gate on the golden set: {report.gate}.")
+            )
         parity[name] = report.to_dict(_compare_layers(job, one, golden))
     job.progress.step("describing the training images")
     source: dict[Size, Mapping[str, Recording]] = {size: record(answers) for size, answers in answered.items()}
@@ -156,26 +159,25 @@ def _compare_layers(job: Job, one: Measured, golden: GoldenSet) -> Sequence[Mapp
 
 def _describe_training(job: Job, kept: Sequence[Measured]) -> Mapping[str, Any]:
     """Returns the statistics of the training images, empty where there are none."""
-    dataset = job.material.dataset
-    if not job.material.training_files:
+    material = job.material
+    if not material.training_files:
         return {}
-    labels = {}
-    if dataset is not None:
-        train = dataset.splits.get("train", ())
-        labels = {sample.image: sample for sample in train}
+    train = () if material.dataset is None else material.dataset.splits.get("train", ())
+    labels = {sample.image: sample.labels for sample in train}
     reference = next(one for one in kept if one.result.variant.is_reference)
     return collect_statistics(
-        job.material.training_files,
-        card=job.card,
+        [_training_image(path, labels.get(path), job.card.task) for path in material.training_files],
+        job.card,
         reference_onnx=reference.candidate.reference_onnx,
-        boxes=lambda path: _boxes(labels, path),
+        seed=job.options.seed,
     )
 
 
-def _boxes(labels: Mapping[Path, Any], path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
-    """Returns class ids and boxes (centre x, y, width, height as fractions) of a training image."""
-    sample = labels.get(path)
-    return None if sample is None else (sample.labels.class_ids, sample.labels.boxes_cxcywh)
+def _training_image(path: Path, labels: Labels | None, task: Task) -> TrainingImage:
+    if labels is None:
+        return TrainingImage(path)
+    sizes_wh = None if task is Task.CLASSIFY else labels.boxes_cxcywh[:, 2:]
+    return TrainingImage(path, [int(class_id) for class_id in labels.class_ids], sizes_wh)
 
 
 def _describe_environment(kept: Sequence[Measured]) -> Mapping[str, Any]:

@@ -21,19 +21,17 @@ from shipsight.build.measure import Accuracy, PreparedImages, Sample, compare
 from shipsight.build.measuring import Evaluator, open_variant
 from shipsight.build.optimize import (
     Attempt,
-    FloatLayers,
     GuardEnd,
     GuardMeasurement,
     GuardResult,
     GuardSettings,
     GuardStep,
+    Int8Target,
     LayerGroup,
-    OnnxRecipe,
     detect_target,
     map_layers,
-    measure_onnx_ranges,
-    quantize_onnx,
-    quantize_openvino,
+    onnxruntime_attempts,
+    openvino_attempts,
     rank_by_sensitivity,
     run_guard,
 )
@@ -43,7 +41,7 @@ from shipsight.model.warning import BuildWarning
 
 __all__ = ["quantize"]
 
-Files = Mapping[str, bytes]
+Files = dict[str, bytes]
 Pixels = NDArray[np.uint8]
 _SENSITIVITY_IMAGES = 8
 _RECORD = "record.json"
@@ -110,28 +108,16 @@ def _quantize(job: Job, variant: Variant, reference_onnx: bytes, card: Card) -> 
     )
 
 
-def _attempts(job: Job, engine: str, graph: bytes, calibration: Sequence[Pixels], card: Card) -> list[Attempt[Files]]:
-    target = detect_target()
+def _attempts(
+    job: Job, engine: str, graph: bytes, calibration: Sequence[Pixels], card: Card
+) -> Sequence[Attempt[Files]]:
     if engine == "openvino":
+        return openvino_attempts(graph, calibration, card=card, seed=job.options.seed)
 
-        def for_openvino(floating: FloatLayers) -> Files:
-            return quantize_openvino(
-                graph, calibration, card=card, float_layers=floating, target=target, seed=job.options.seed
-            )
+    def named(attempt: Attempt[bytes]) -> Attempt[Files]:
+        return Attempt(attempt.name, lambda floating: {"model.onnx": attempt.quantize(floating)})
 
-        return [Attempt("NNCF", for_openvino)]
-    ranges = measure_onnx_ranges(graph, calibration, card=card)
-
-    def for_onnx(recipe: OnnxRecipe) -> Attempt[Files]:
-        def make(floating: FloatLayers) -> Files:
-            model = quantize_onnx(
-                graph, calibration, card=card, float_layers=floating, recipe=recipe, target=target, ranges=ranges
-            )
-            return {"model.onnx": model}
-
-        return Attempt(f"ONNX Runtime, {recipe.value} layers", make)
-
-    return [for_onnx(OnnxRecipe.FUSED), for_onnx(OnnxRecipe.WEIGHTED)]
+    return [named(attempt) for attempt in onnxruntime_attempts(graph, calibration, card=card)]
 
 
 class _Guard:
@@ -208,6 +194,6 @@ def _warn(result: GuardResult[Files], variant: Variant) -> tuple[BuildWarning, .
         code, text = _ENDS[result.end]
         last = result.step or min(result.steps, key=lambda step: step.measurement.drop.value)
         found.append(BuildWarning(code, f"{variant.name}: {text} ({last.describe()})."))
-    if result.files is not None:
-        found.append(BuildWarning("int8-target", f"{variant.name}: {detect_target().note}."))
+    if result.step is not None and "8-bit" in result.step.attempt and detect_target() is not Int8Target.ARM:
+        found.append(BuildWarning("int8-target", f"{variant.name}: {Int8Target.X86_VNNI.note}."))
     return tuple(found)

@@ -114,6 +114,15 @@ def _choice(kind: type[_Choice], text: str, option: str) -> _Choice:
         raise UsageError("no such choice", where=option, expected=", ".join(kind), got=repr(text)) from None
 
 
+def _change(drop: dict[str, float] | None) -> str:
+    """Writes what a variant gained or lost against the source, with its interval."""
+    if drop is None:
+        return "-"
+    # Adding 0 turns the float -0.0 into 0.0.
+    value, low, high = (round(-drop[key], 4) + 0.0 for key in ("value", "high", "low"))
+    return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
 def _print_result(result: dict[str, Any]) -> None:
     console = screen()
     metric = "top1" if any("top1" in one for one in result["variants"]) else "map50_95"
@@ -124,7 +133,7 @@ def _print_result(result: dict[str, Any]) -> None:
             [
                 ("* " if one["is_default"] else "  ") + one["name"],
                 number(one[metric], 4),
-                "-" if drop is None else f"{-drop['value']:+.4f} [{-drop['high']:+.4f}, {-drop['low']:+.4f}]",
+                _change(drop),
                 number(one["latency_ms"]["p50"], 2),
                 number(one["latency_ms"]["p95"], 2),
                 number(one["throughput_ips"], 0),

@@ -10,10 +10,34 @@ import pytest
 
 from shipsight.build.report import ReportData, WorstImage
 
-CLASSES = (
-    "person bicycle car motorcycle airplane bus train truck boat bench bird cat dog horse sheep cow elephant bear zebra "
-    "giraffe backpack umbrella handbag tie suitcase frisbee"
-).split()
+CLASSES = [
+    "person",
+    "bicycle",
+    "car",
+    "motorcycle",
+    "airplane",
+    "bus",
+    "train",
+    "truck",
+    "boat",
+    "bench",
+    "bird",
+    "cat",
+    "dog",
+    "horse",
+    "sheep",
+    "cow",
+    "elephant",
+    "bear",
+    "zebra",
+    "giraffe",
+    "backpack",
+    "umbrella",
+    "handbag",
+    "tie",
+    "suitcase",
+    "frisbee",
+]
 SOURCE = 0.4869
 
 
@@ -58,7 +82,13 @@ def _variants(*, measured: bool) -> list[dict[str, Any]]:
 
     return [
         _variant(
-            "onnxruntime-fp32-640", accuracy(0.4869), 31.4, is_reference=True, outcome="reference", size_mb=10.9, drop=None
+            "onnxruntime-fp32-640",
+            accuracy(0.4869),
+            31.4,
+            is_reference=True,
+            outcome="reference",
+            size_mb=10.9,
+            drop=None,
         ),
         _variant("onnxruntime-fp32-640-u8", accuracy(0.4869), 29.6),
         _variant("onnxruntime-fp16-640-u8", accuracy(0.4866), 33.9, size_mb=5.5, kept=False, dropped_because="slower"),
@@ -111,7 +141,16 @@ def _by_class(seed: int) -> dict[str, dict[str, float]]:
 
 def _parity(variants: list[dict[str, Any]]) -> dict[str, Any]:
     noise = {"fp32": 118.0, "fp16": 61.0, "bf16": 42.0, "int8": 27.0}
-    groups = ["stem", "backbone 1-4", "backbone 5-9", "attention", "neck", "head: boxes", "head: scores", "output boxes"]
+    groups = [
+        "stem",
+        "backbone 1-4",
+        "backbone 5-9",
+        "attention",
+        "neck",
+        "head: boxes",
+        "head: scores",
+        "output boxes",
+    ]
     rng = np.random.default_rng(3)
     return {
         "variants": {
@@ -125,7 +164,12 @@ def _parity(variants: list[dict[str, Any]]) -> dict[str, Any]:
                     }
                     for i, group in enumerate(groups)
                 ],
-                "predictions": {"expected": 126, "matched": 126 if "fp32" in one["name"] else 121, "worst_score": 0.041, "worst_box_px": 3.2},
+                "predictions": {
+                    "expected": 126,
+                    "matched": 126 if "fp32" in one["name"] else 121,
+                    "worst_score": 0.041,
+                    "worst_box_px": 3.2,
+                },
                 "passed": True,
                 "gate": "at least 95 % matched",
             }
@@ -148,7 +192,11 @@ def _statistics() -> dict[str, Any]:
     for name, (values, unit) in shapes.items():
         counts, edges = np.histogram(values, 28)
         histograms[name] = {"counts": counts.tolist(), "edges": edges.tolist(), "unit": unit}
-    return {"images": 128, "histograms": histograms, "classes": {name: 400 // (i + 1) for i, name in enumerate(CLASSES)}}
+    return {
+        "images": 128,
+        "histograms": histograms,
+        "classes": {name: 400 // (i + 1) for i, name in enumerate(CLASSES)},
+    }
 
 
 def make_data(*, measured: bool = True, shareable: bool = True) -> ReportData:
@@ -171,7 +219,12 @@ def make_data(*, measured: bool = True, shareable: bool = True) -> ReportData:
             "input": {"size_hw": [640, 640], "colour": "rgb", "fit": "letterbox"},
             "output": {"head": "yolov8"},
             "licence": "AGPL-3.0",
-            "origin": {"kind": "ultralytics", "file_name": "yolo11n.pt", "sha256": "ab" * 32, "architecture": "yolo11n"},
+            "origin": {
+                "kind": "ultralytics",
+                "file_name": "yolo11n.pt",
+                "sha256": "ab" * 32,
+                "architecture": "yolo11n",
+            },
             "training": {
                 "framework": "ultralytics 8.4.190",
                 "date": "2026-09-14",
@@ -206,14 +259,20 @@ def make_data(*, measured: bool = True, shareable: bool = True) -> ReportData:
         else [],
         warnings=[
             {"code": "few-calibration-images", "text": "96 calibration images; 300 and more are better."},
-            {"code": "undecided", "text": "openvino-int8-640-u8: 64 images cannot decide whether the drop is within 0.01."},
+            {
+                "code": "undecided",
+                "text": "openvino-int8-640-u8: 64 images cannot decide whether the drop is within 0.01.",
+            },
         ]
         if measured
         else [{"code": "not-measured", "text": "No --data was given: accuracy was not measured, INT8 was not built."}],
         default_reason="the fastest whose drop is within the limit by its point estimate",
         images_measured=64 if measured else 0,
         shareable=shareable,
-        files={"variants/openvino-int8-640-u8/model.bin": (3_312_004, "0f" * 32), "proof/reference.json": (812, "1e" * 32)},
+        files={
+            "variants/openvino-int8-640-u8/model.bin": (3_312_004, "0f" * 32),
+            "proof/reference.json": (812, "1e" * 32),
+        },
     )
 
 

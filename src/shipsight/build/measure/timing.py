@@ -162,10 +162,17 @@ def measure_throughput(
     """
     if not 1 <= in_flight <= 256:
         raise UsageError("calls in flight out of range", where="in_flight", expected="1 to 256", got=in_flight)
-    ready = threading.Barrier(in_flight + 1)
     counts = [0] * in_flight
     failures: list[BaseException] = []
-    end = float("inf")
+    begin, end = clock(), float("-inf")
+
+    def start() -> None:
+        nonlocal begin, end
+        begin = clock()
+        end = begin + seconds
+
+    # Time starts inside the barrier, before any thread is let go: no call is counted that began earlier.
+    ready = threading.Barrier(in_flight, action=start)
 
     def work(index: int) -> None:
         try:
@@ -183,13 +190,6 @@ def measure_throughput(
     workers = [threading.Thread(target=work, args=(i,), name=f"shipsight-throughput-{i}") for i in range(in_flight)]
     for worker in workers:
         worker.start()
-    begin = clock()
-    try:
-        ready.wait()
-        begin = clock()
-        end = begin + seconds
-    except threading.BrokenBarrierError:
-        end = begin
     for worker in workers:
         worker.join()
     if failures:

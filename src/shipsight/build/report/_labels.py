@@ -48,15 +48,15 @@ class Labeller:
     def __init__(self, room: Box) -> None:
         self._room = room
         self._blocked: list[Box] = []
-        self._discouraged: list[Box] = []
+        self._discouraged: list[tuple[Box, float]] = []
 
     def block(self, box: Box) -> None:
         """Forbids a rectangle to later labels."""
         self._blocked.append(box)
 
-    def discourage(self, box: Box) -> None:
-        """Makes a rectangle a place of last resort."""
-        self._discouraged.append(box)
+    def discourage(self, box: Box, cost: float) -> None:
+        """Makes a rectangle a place of last resort: a label that touches it costs as much as `cost` pixels away."""
+        self._discouraged.append((box, cost))
 
     def place(self, x: float, y: float, width: float, height: float) -> Box | None:
         """Finds room for a label near a point and keeps it.
@@ -70,7 +70,7 @@ class Labeller:
                 box = Box(left, top, width, height)
                 if not box.is_inside(self._room) or any(box.overlap(other) > 0 for other in self._blocked):
                     continue
-                total = cost + distance + sum(box.overlap(other) for other in self._discouraged) / 8
+                total = cost + distance + sum(price for other, price in self._discouraged if box.overlap(other) > 0)
                 if best is None or total < best[0]:
                     best = (total, box)
         if best is None:

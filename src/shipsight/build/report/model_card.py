@@ -8,7 +8,6 @@ are known here; a fact that the source does not state reads `unknown`. Unstable.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from shipsight import __version__
 from shipsight.build.report import numbers
@@ -22,13 +21,13 @@ _SPECIAL = set("\\`*_{}[]<>()#+!|~&")
 _MOST_CLASSES = 100
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     """Writes any value so that Markdown shows it letter by letter, on one line."""
     text = " ".join(numbers.plain(value).split())
     return "".join("\\" + letter if letter in _SPECIAL else letter for letter in text)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     return [*lines, *(f"| {' | '.join(_plain(cell) for cell in row)} |" for row in rows), ""]
 
@@ -45,7 +44,10 @@ def _model(data: ReportData) -> list[str]:
         ("made from", origin.get("file_name")),
         ("SHA-256 of that file", origin.get("sha256")),
         ("licence of the weights", card.get("licence")),
-        ("input", f"{given['size_hw'][0]} x {given['size_hw'][1]} pixels (height x width), {given.get('colour', 'rgb')}"),
+        (
+            "input",
+            f"{given['size_hw'][0]} x {given['size_hw'][1]} pixels (height x width), {given.get('colour', 'rgb')}",
+        ),
         ("fit", given.get("fit")),
     ]
     return ["## Model", "", *_table(("fact", "value"), facts), f"{len(names)} classes: {listed}{more}.", ""]

@@ -4,24 +4,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TypeGuard
 
 __all__ = ["MISSING", "accuracy", "interval", "megabytes", "milliseconds", "plain", "rate", "share", "signed"]
 
-MISSING = "–"
-_MINUS = "−"
+MISSING = "\u2013"
+_MINUS = "\u2212"
 
 
-def _usable(value: Any) -> bool:
+def _usable(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def accuracy(value: Any) -> str:
+def accuracy(value: object) -> str:
     """Writes an accuracy in [0, 1] with three decimals."""
     return f"{value:.3f}" if _usable(value) else MISSING
 
 
-def signed(value: Any, digits: int = 4) -> str:
+def signed(value: object, digits: int = 4) -> str:
     """Writes a difference with its sign; a rounded zero has none."""
     if not _usable(value):
         return MISSING
@@ -31,32 +31,32 @@ def signed(value: Any, digits: int = 4) -> str:
     return f"{_MINUS if value < 0 else '+'}{text}"
 
 
-def milliseconds(value: Any) -> str:
+def milliseconds(value: object) -> str:
     """Writes a time with three significant digits."""
     if not _usable(value):
         return MISSING
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def megabytes(value: Any) -> str:
+def megabytes(value: object) -> str:
     """Writes a size."""
     return MISSING if not _usable(value) else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def rate(value: Any) -> str:
+def rate(value: object) -> str:
     """Writes images per second."""
     return MISSING if not _usable(value) else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def share(value: Any) -> str:
+def share(value: object) -> str:
     """Writes a fraction as a percentage."""
     if not _usable(value):
         return MISSING
     return f"{value:.0%}" if value in (0, 1) else f"{value:.1%}"
 
 
-def interval(drop: Any) -> str:
-    """Writes a paired interval of a drop as change of accuracy, for example `−0.004 (−0.012 to +0.003)`."""
+def interval(drop: object) -> str:
+    """Writes a paired interval of a drop as change of accuracy, for example `-0.004 (-0.012 to +0.003)`."""
     if not isinstance(drop, dict) or not _usable(drop.get("value")):
         return MISSING
     point = signed(-drop["value"], 3)
@@ -65,7 +65,7 @@ def interval(drop: Any) -> str:
     return f"{point} ({signed(-drop['high'], 3)} to {signed(-drop['low'], 3)})"
 
 
-def plain(value: Any) -> str:
+def plain(value: object) -> str:
     """Writes any scalar or list for a table of facts."""
     if value is None or value == "":
         return MISSING

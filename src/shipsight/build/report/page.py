@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from shipsight import __version__
 from shipsight.build.report import numbers, sections
 from shipsight.build.report.data import ReportData
-from shipsight.build.report.pareto import render_pareto_svg
+from shipsight.build.report.pareto import CHART_STYLE, render_pareto_svg
 from shipsight.build.report.verdict import judge, key_figures
 from shipsight.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 __all__ = ["render_report"]
 
@@ -62,7 +63,7 @@ def render_report(data: ReportData) -> str:
     Raises:
         MissingDependencyError: jinja2 is not installed.
     """
-    style, script = _read("report.css"), _read("report.js")
+    style, script = _read("report.css") + CHART_STYLE, _read("report.js")
     environment = open_templates()
     environment.filters["svg"] = _trust_own_svg
     return environment.get_template("report.html.j2").render(
@@ -117,7 +118,7 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
-def _trust_own_svg(text: str) -> Any:
+def _trust_own_svg(text: str) -> Markup:
     from markupsafe import Markup
 
     return Markup(text)  # noqa: S704 - the text is a file of this room or was escaped, part by part, by `svg.element`

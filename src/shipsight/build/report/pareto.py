@@ -18,12 +18,22 @@ from shipsight.build.report._labels import Box, Labeller
 from shipsight.build.report.data import ReportData
 from shipsight.build.report.svg import element, log_ticks, nice_ticks, text_width
 
-__all__ = ["STANDALONE_STYLE", "render_pareto_svg"]
+__all__ = ["CHART_STYLE", "render_pareto_svg"]
 
-STANDALONE_STYLE = """
+_COLOURS = """
 svg{--ink:#20242a;--soft:#667079;--line:#d9dcd8;--paper:#fff;--accent:#0b6e69;--ort:#3b6fb6;--ov:#0b857d;--other:#7a5ea8;
 --fine:#0b857d;--bad:#c0392b;background:#fff;font-family:system-ui,sans-serif}
 """
+CHART_STYLE = """
+.chart text{fill:var(--ink);font-size:12px}.chart .axis,.chart .note{fill:var(--soft)}.chart .grid{stroke:var(--line)}
+.chart .front{fill:none;stroke:var(--accent);stroke-width:2}.chart .source{stroke:var(--ink);stroke-dasharray:5 4}
+.chart .limit{stroke:var(--bad);stroke-dasharray:2 4}.chart .leader{stroke:var(--soft);stroke-width:.75}
+.chart .onnxruntime{fill:var(--ort);stroke:var(--ort)}.chart .openvino{fill:var(--ov);stroke:var(--ov)}
+.chart .other{fill:var(--other);stroke:var(--other)}.chart .error{fill:none;stroke-width:1.25;opacity:.5}
+.chart .mark{stroke:var(--paper);stroke-width:1.5}.chart .halo{fill:none;stroke:var(--ink);stroke-width:1.5}
+.chart .label{paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}.chart .strong{font-weight:650}.chart .dropped{opacity:.42}.chart .bar{stroke:none}
+"""
+"""Style of the picture's parts; whoever shows it gives the colours as custom properties."""
 _TEXT_PX = 12.0
 
 
@@ -85,7 +95,7 @@ def render_pareto_svg(data: ReportData, *, width: int = 880, height: int = 440, 
         height = 56 + 34 * len(timed)
         body = _draw_bars(timed, width, height)
         title = "Latency of every variant"
-    style = element("style", text=STANDALONE_STYLE + _SVG_STYLE) if standalone else ""
+    style = element("style", text=_COLOURS + CHART_STYLE) if standalone else ""
     return element(
         "svg",
         element("title", text=title),
@@ -97,17 +107,6 @@ def render_pareto_svg(data: ReportData, *, width: int = 880, height: int = 440, 
         aria_label=title,
         class_="chart",
     )
-
-
-_SVG_STYLE = """
-.chart text{fill:var(--ink);font-size:12px}.chart .axis,.chart .note{fill:var(--soft)}.chart .grid{stroke:var(--line)}
-.chart .front{fill:none;stroke:var(--accent);stroke-width:2}.chart .source{stroke:var(--ink);stroke-dasharray:5 4}
-.chart .limit{stroke:var(--bad);stroke-dasharray:2 4}.chart .leader{stroke:var(--soft);stroke-width:.75}
-.chart .onnxruntime{fill:var(--ort);stroke:var(--ort)}.chart .openvino{fill:var(--ov);stroke:var(--ov)}
-.chart .other{fill:var(--other);stroke:var(--other)}.chart .error{fill:none;stroke-width:1.25;opacity:.5}
-.chart .mark{stroke:var(--paper);stroke-width:1.5}.chart .halo{fill:none;stroke:var(--ink);stroke-width:1.5}
-.chart .strong{font-weight:650}.chart .dropped{opacity:.42}.chart .bar{stroke:none}
-"""
 
 
 def _latency(variant: Mapping[str, Any]) -> float | None:
@@ -136,12 +135,14 @@ def _frame(data: ReportData, variants: Sequence[Mapping[str, Any]], width: int, 
         values.append(data.source_accuracy)
         if data.max_drop is not None and max(values) - min(values) < 10 * data.max_drop:
             values.append(data.source_accuracy - data.max_drop)
+    if max(values) - min(values) < 1e-4:
+        values += [min(values) - 0.005, max(values) + 0.005]
     ticks = nice_ticks(min(values), max(values), 5)
     low, high = min(times), max(times)
     is_log = high / low > 6
     pad = (high - low) * 0.12 or high * 0.3
     x_low, x_high = (low / 1.25, high * 1.25) if is_log else (max(low - pad, 0.0), high + pad)
-    return _Frame(56, width - 20, 22, height - 46, x_low, x_high, ticks[0], ticks[-1], is_log)
+    return _Frame(56, width - 20, 34, height - 46, x_low, x_high, ticks[0], ticks[-1], is_log)
 
 
 def _draw_axes(frame: _Frame, metric_name: str) -> list[str]:
@@ -158,14 +159,10 @@ def _draw_axes(frame: _Frame, metric_name: str) -> list[str]:
     for value in (mark for mark in marks if frame.x_low <= mark <= frame.x_high):
         x = frame.x(value)
         parts.append(element("line", x1=x, x2=x, y1=frame.bottom, y2=frame.bottom + 5, class_="grid"))
-        parts.append(
-            element("text", text=f"{value:g}", x=x, y=frame.bottom + 19, text_anchor="middle", class_="axis")
-        )
+        parts.append(element("text", text=f"{value:g}", x=x, y=frame.bottom + 19, text_anchor="middle", class_="axis"))
     x_name = "latency p50, ms: decoded image to predictions" + (" (log)" if frame.is_log else "")
     parts.append(element("text", text=metric_name, x=4, y=12, class_="axis"))
-    parts.append(
-        element("text", text=x_name, x=frame.right, y=frame.bottom + 39, text_anchor="end", class_="axis")
-    )
+    parts.append(element("text", text=x_name, x=frame.right, y=frame.bottom + 39, text_anchor="end", class_="axis"))
     return parts
 
 
@@ -175,11 +172,12 @@ def _draw_levels(data: ReportData, frame: _Frame, labels: Labeller) -> list[str]
         return []
     levels = [("source", source, f"source model {numbers.accuracy(source)}")]
     if data.max_drop is not None and frame.y_low <= source - data.max_drop:
-        levels.append(("limit", source - data.max_drop, f"limit −{data.max_drop:g}"))
+        levels.append(("limit", source - data.max_drop, f"limit \u2212{data.max_drop:g}"))
     parts = []
     for name, value, text in levels:
         y = frame.y(value)
         parts.append(element("line", x1=frame.left, x2=frame.right, y1=y, y2=y, class_=name))
+        labels.discourage(Box(frame.left, y - 2, frame.right - frame.left, 4), 24)
         wide = text_width(text, 11)
         above = name == "source"
         box = Box(frame.right - wide - 2, y - 17 if above else y + 3, wide, 14)
@@ -201,9 +199,11 @@ def _draw_scatter(data: ReportData, variants: Sequence[Mapping[str, Any]], width
     levels = _draw_levels(data, frame, labels)
     for point in points:
         labels.block(Box(point.x - 8, point.y - 8, 16, 16))
-        labels.discourage(Box(point.x - 3, point.top, 6, point.bottom - point.top))
-    metric_name = {"top1": "top-1 accuracy"}.get(data.metric, "mAP50-95")
+        labels.discourage(Box(point.x - 3, point.top, 6, point.bottom - point.top), 12)
     front = sorted((p for p in points if p.variant.get("on_front")), key=lambda point: point.x)
+    for point, following in zip(front, [*(p.x for p in front[1:]), frame.right], strict=False):
+        labels.discourage(Box(point.x, point.y - 2, following - point.x, 4), 24)
+    metric_name = {"top1": "top-1 accuracy"}.get(data.metric, "mAP50-95")
     return [
         *_draw_axes(frame, metric_name),
         *levels,
@@ -217,7 +217,7 @@ def _draw_scatter(data: ReportData, variants: Sequence[Mapping[str, Any]], width
 def _draw_front(front: Sequence[_Point], frame: _Frame) -> list[str]:
     if not front:
         return []
-    steps = [f"M{front[0].x:.1f} {frame.bottom:.1f}V{front[0].y:.1f}"]
+    steps = [f"M{front[0].x:.1f} {front[0].y:.1f}"]
     steps += [f"H{point.x:.1f}V{point.y:.1f}" for point in front[1:]]
     steps.append(f"H{frame.right:.1f}")
     return [element("path", d="".join(steps), class_="front")]
@@ -229,14 +229,14 @@ def _draw_error(point: _Point) -> str:
     return element("path", d=path, class_=f"error {_engine_class(point.variant)}")
 
 
-def _shape(precision: str, x: float, y: float, **attributes: object) -> str:
+def _shape(precision: str, x: float, y: float, class_: str) -> str:
     if precision == "fp16":
-        return element("rect", x=x - 5, y=y - 5, width=10, height=10, **attributes)
+        return element("rect", x=x - 5, y=y - 5, width=10, height=10, class_=class_)
     if precision == "bf16":
-        return element("path", d=f"M{x:.1f} {y - 7:.1f}l7 7l-7 7l-7-7z", **attributes)
+        return element("path", d=f"M{x:.1f} {y - 7:.1f}l7 7l-7 7l-7-7z", class_=class_)
     if precision == "int8":
-        return element("path", d=f"M{x:.1f} {y - 7:.1f}l7 12h-14z", **attributes)
-    return element("circle", cx=x, cy=y, r=5.5, **attributes)
+        return element("path", d=f"M{x:.1f} {y - 7:.1f}l7 12h-14z", class_=class_)
+    return element("circle", cx=x, cy=y, r=5.5, class_=class_)
 
 
 def _draw_mark(point: _Point, metric: str) -> str:
@@ -274,14 +274,14 @@ def _draw_labels(points: Sequence[_Point], labels: Labeller, *, is_narrow: bool)
             edge_x = min(max(point.x, box.x), box.x + box.width)
             edge_y = box.y + box.height if box.middle_y < point.y else box.y
             parts.append(element("line", x1=point.x, y1=point.y, x2=edge_x, y2=edge_y, class_="leader"))
-        weight = "strong" if variant.get("is_default") else None
+        weight = "label strong" if variant.get("is_default") else "label"
         parts.append(element("text", text=name + role, x=box.x, y=box.y + 12, class_=weight))
     return parts
 
 
 def _draw_bars(variants: Sequence[Mapping[str, Any]], width: int, height: int) -> list[str]:
     left = min(max(text_width(str(variant["name"]), _TEXT_PX) for variant in variants) + 16, width * 0.5)
-    ends = [(variant["latency_ms"].get("p99") or _latency(variant)) for variant in variants]
+    ends = [float(variant["latency_ms"].get("p99") or variant["latency_ms"]["p50"]) for variant in variants]
     ticks = nice_ticks(0, max(ends), 5)
     scale = (width - left - 60) / ticks[-1]
     parts = []
@@ -297,7 +297,9 @@ def _draw_bars(variants: Sequence[Mapping[str, Any]], width: int, height: int) -
         p50 = _latency(variant) or 0.0
         p99 = float(variant["latency_ms"].get("p99") or p50)
         weight = "strong" if variant.get("is_default") else None
-        parts.append(element("text", text=str(variant["name"]), x=left - 10, y=y + 16, text_anchor="end", class_=weight))
+        parts.append(
+            element("text", text=str(variant["name"]), x=left - 10, y=y + 16, text_anchor="end", class_=weight)
+        )
         parts.append(
             element("rect", x=left, y=y + 3, width=p50 * scale, height=18, class_=f"bar {_engine_class(variant)}", rx=2)
         )

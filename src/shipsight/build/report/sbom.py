@@ -32,10 +32,11 @@ _LICENCES = {
 def _licences(name: str) -> list[dict[str, Any]]:
     """Writes an SPDX expression; what is no known identifier is given as a name, never guessed."""
     known = {"AGPL-3.0", "GPL-3.0", "Apache-2.0", "MIT", "BSD-3-Clause"}
-    if name in ("unknown", ""):
+    if not name.strip() or name == "unknown":
         return []
-    if name in known:
-        return [{"license": {"id": name + ("-only" if "GPL" in name else "")}}]
+    first = name.split()[0]
+    if first in known:
+        return [{"license": {"id": first + ("-only" if "GPL" in first else "")}}]
     return [{"license": {"name": name}}]
 
 

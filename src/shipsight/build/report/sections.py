@@ -30,8 +30,8 @@ __all__ = [
 _SQNR_STEPS_DB = (10, 15, 20, 25, 30, 40, 60)
 
 
-def _size(imgsz: Any) -> str:
-    return "×".join(str(side) for side in imgsz) if isinstance(imgsz, list | tuple) else str(imgsz)
+def _size(imgsz: object) -> str:
+    return "\u00d7".join(str(side) for side in imgsz) if isinstance(imgsz, list | tuple) else str(imgsz)
 
 
 def variant_rows(data: ReportData) -> list[dict[str, Any]]:
@@ -48,7 +48,8 @@ def variant_rows(data: ReportData) -> list[dict[str, Any]]:
             {
                 "name": str(variant["name"]),
                 "marks": [
-                    word for word, key in (("default", "is_default"), ("reference", "is_reference"), ("front", "on_front"))
+                    word
+                    for word, key in (("default", "is_default"), ("reference", "is_reference"), ("front", "on_front"))
                     if variant.get(key)
                 ],
                 "kept": bool(variant.get("kept", True)),
@@ -76,11 +77,11 @@ def variant_rows(data: ReportData) -> list[dict[str, Any]]:
     return rows
 
 
-def _judged(outcome: Any) -> str:
+def _judged(outcome: object) -> str:
     return str(outcome) if outcome in ("passed", "undecided", "failed") else ""
 
 
-def _two(value: Any) -> Any:
+def _two(value: object) -> object:
     return f"{value:.2f}" if isinstance(value, float) else value
 
 
@@ -92,6 +93,8 @@ def guard_runs(data: ReportData) -> list[dict[str, Any]]:
         runs.setdefault(str(step["variant"]), []).append(
             {
                 "step": numbers.plain(step.get("step")),
+                "attempt": str(step.get("attempt") or ""),
+                "latency": numbers.milliseconds(step.get("latency_ms")),
                 "returned": [str(name) for name in step.get("returned") or ()],
                 "accuracy": numbers.accuracy(step.get("accuracy")),
                 "change": numbers.interval(step.get("drop")),
@@ -112,33 +115,47 @@ def _heat(sqnr_db: float | None) -> int:
 def parity_table(data: ReportData) -> dict[str, Any]:
     """Returns parity: columns are variants, rows layer groups, cells SQNR with a level 1 (worst) to 8."""
     variants: Mapping[str, Mapping[str, Any]] = data.parity.get("variants") or {}
-    groups = list(dict.fromkeys(str(row["name"]) for one in variants.values() for row in one.get("groups") or ()))
+    by_variant = [_layer_groups(one) for one in variants.values()]
+    names = list(dict.fromkeys(name for groups in by_variant for name in groups))
     rows = []
-    for group in groups:
+    for group in names:
         cells = []
-        for one in variants.values():
-            found = next((row for row in one.get("groups") or () if row["name"] == group), {})
+        for groups in by_variant:
+            found = groups.get(group) or {}
             sqnr = found.get("sqnr_db")
             sqnr = 120.0 if sqnr is not None and (math.isinf(sqnr) or sqnr > 120) else sqnr
             said = f"cosine {numbers.plain(found.get('cosine'))}, largest error {numbers.plain(found.get('max_error'))}"
             cells.append(
                 {"text": numbers.MISSING if sqnr is None else f"{sqnr:.0f}", "level": _heat(sqnr), "title": said}
             )
-        rows.append({"name": group, "cells": cells})
-    matched = []
-    for one in variants.values():
-        found = one.get("predictions") or {}
-        expected = found.get("expected")
-        matched.append(
-            {
-                "text": numbers.MISSING if not expected else f"{found.get('matched', 0)} of {expected}",
-                "score": numbers.plain(found.get("worst_score")),
-                "box": numbers.plain(found.get("worst_box_px")),
-                "passed": one.get("passed"),
-                "gate": str(one.get("gate") or ""),
-            }
-        )
-    return {"variants": list(variants), "rows": rows, "matched": matched}
+        rows.append({"name": group, "stage": _stage(by_variant, group), "cells": cells})
+    return {"variants": list(variants), "rows": rows, "matched": [_matched(one) for one in variants.values()]}
+
+
+def _layer_groups(parity: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Returns the layer groups of one variant in their order, then its output tensors."""
+    groups = {str(row["name"]): row for row in parity.get("groups") or ()}
+    return groups | {f"output {name}": row for name, row in (parity.get("tensors") or {}).items()}
+
+
+def _stage(by_variant: Sequence[Mapping[str, Mapping[str, Any]]], group: str) -> str:
+    return next((str(groups[group]["stage"]) for groups in by_variant if (groups.get(group) or {}).get("stage")), "")
+
+
+def _matched(parity: Mapping[str, Any]) -> dict[str, Any]:
+    found = parity.get("predictions") or {}
+    expected = found.get("expected")
+    return {
+        "text": numbers.MISSING if not expected else f"{found.get('matched', 0)} of {expected}",
+        "score": _short(found.get("worst_score")),
+        "box": _short(found.get("worst_box_px")),
+        "passed": parity.get("passed"),
+        "gate": str(parity.get("gate") or ""),
+    }
+
+
+def _short(value: float | None) -> str:
+    return numbers.MISSING if value is None else f"{value:.2g}"
 
 
 def class_rows(data: ReportData) -> list[dict[str, Any]]:
@@ -235,7 +252,9 @@ def training_rows(data: ReportData) -> dict[str, Any]:
         key = str(name).lower().replace("metrics/", "").replace("(b)", "").replace("-", "_").replace("accuracy_", "")
         key = {"map50_95": "map50_95", "map50": "map50", "top1": "top1", "top5": "top5"}.get(key, "")
         here = source.get(key) if key else None
-        rows.append({"name": str(name), "reported": numbers.plain(value), "here": numbers.accuracy(here) if key else ""})
+        rows.append(
+            {"name": str(name), "reported": numbers.plain(value), "here": numbers.accuracy(here) if key else ""}
+        )
     facts = [("framework", record.get("framework")), ("date", record.get("date")), ("epoch", record.get("epoch"))]
     arguments = [(str(key), numbers.plain(value)) for key, value in sorted((record.get("arguments") or {}).items())]
     return {"rows": rows, "facts": [(key, numbers.plain(value)) for key, value in facts], "arguments": arguments}

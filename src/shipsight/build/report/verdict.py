@@ -75,7 +75,7 @@ def _reference(data: ReportData) -> Mapping[str, Any]:
 def _ratio(first: float | None, second: float | None, word: str) -> str:
     if not first or not second:
         return ""
-    return f"{first / second:.1f}× {word} the reference"
+    return f"{first / second:.1f}\u00d7 {word} the reference"
 
 
 def key_figures(data: ReportData) -> tuple[Figure, ...]:
@@ -102,9 +102,7 @@ def key_figures(data: ReportData) -> tuple[Figure, ...]:
             "images/s",
             "" if is_same else _ratio(variant.get("throughput_ips"), reference.get("throughput_ips"), "that of"),
         ),
-        Figure(
-            "size", numbers.megabytes(variant.get("size_mb")), "MB", _beside(reference, "size_mb", is_same=is_same)
-        ),
+        Figure("size", numbers.megabytes(variant.get("size_mb")), "MB", _beside(reference, "size_mb", is_same=is_same)),
         Figure(
             "peak memory",
             numbers.megabytes(variant.get("memory_mb")),
