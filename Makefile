@@ -50,7 +50,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.build: pyproject.toml | $(VENV)/bin/python
-	$(PIP) install --editable '.[build]'
+	$(PIP) install --editable '.[build,sample]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python

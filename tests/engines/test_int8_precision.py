@@ -50,8 +50,10 @@ QUANTIZERS: dict[str, Callable[[bytes, Card, FloatLayers], Files]] = {
     "onnxruntime": quantize_for_onnxruntime,
     "openvino": quantize_for_openvino,
 }
-INTEGER_KINDS = {"onnxruntime": {"com.microsoft.QLinearConv:i8", "QLinearConv:i8"}, "openvino": {"Convolution:u8"}}
-FLOAT_KINDS = {"onnxruntime": {"Conv:f32", "com.microsoft.nchwc.Conv:f32", "com.microsoft.FusedConv:f32"}}
+INTEGER_KINDS = {
+    "onnxruntime": {"com.microsoft.QLinearConv:i8", "QLinearConv:i8"},
+    "openvino": {"Convolution:u8", "Convolution:i8"},
+}
 
 
 def report(engine: str, files: Files, precision: Precision, card: Card) -> PrecisionReport:
@@ -66,8 +68,7 @@ def report(engine: str, files: Files, precision: Precision, card: Card) -> Preci
 
 def integer_layers(found: PrecisionReport, engine: str) -> int:
     """Integer convolutions by the layers' own types."""
-    kinds = INTEGER_KINDS[engine] | ({"Convolution:i8"} if engine == "openvino" else set())
-    return sum(count for kind, count in found.detail.items() if kind in kinds)
+    return sum(count for kind, count in found.detail.items() if kind in INTEGER_KINDS[engine])
 
 
 def check(engine: str, model: bytes, card: Card, *, float_convolutions: int) -> PrecisionReport:

@@ -182,3 +182,30 @@ def test_card_is_refused_when_a_value_does_not_fit(room: str, key: str, value: o
     (data[room] if room else data)[key] = value
     with pytest.raises(CardError):
         Card.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        pytest.param(("images_shareable",), "no", id="a word for a claim"),
+        pytest.param(("class_names",), "abc", id="a word for a list"),
+        pytest.param(("input", "size_hw"), [64.5, 64], id="half a pixel"),
+        pytest.param(("input", "size_hw"), "64", id="a word for a size"),
+        pytest.param(("training", "arguments"), [1], id="a list for a mapping"),
+    ],
+)
+def test_card_refuses_a_value_that_would_be_read_as_something_else(path: tuple[str, ...], value: object) -> None:
+    data = Card(
+        name="m",
+        version="1",
+        task=Task.DETECT,
+        class_names=("a",),
+        input=InputContract(size_hw=(64, 64)),
+        output=OutputContract(head=Head.YOLOV8),
+    ).to_dict()
+    inner = data
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    with pytest.raises(CardError):
+        Card.from_dict(data)

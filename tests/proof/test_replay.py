@@ -144,7 +144,7 @@ def test_model_that_sees_nothing_is_told_from_another_that_sees_nothing():
     with open_network(blind(0)) as session:
         from shipsight.proof import Subject, choose_golden
 
-        golden, warnings = choose_golden(Subject.of(session, VARIANT, CARD))
+        golden, warnings = choose_golden(Subject.of(session, VARIANT, CARD), candidates=16)
     assert [one.code for one in warnings] == ["golden-unconfident"]
     assert golden.criteria.conf < 0.25
     from shipsight.proof import golden_files, record_variant

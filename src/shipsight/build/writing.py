@@ -23,6 +23,7 @@ from shipsight.model.bundle import write_bundle
 __all__ = ["write"]
 
 
+# Long, but one straight list of what a bundle holds, in the order in which it is made.
 def write(
     job: Job,
     place: Path,

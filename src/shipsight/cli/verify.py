@@ -85,7 +85,9 @@ def _print(
         print_json(document)
         return
     console = screen()
-    console.print(f"[green]ok[/]  {len(opened.names)} files are those that the manifest names (digest {opened.digest[:12]})")
+    console.print(
+        f"[green]ok[/]  {len(opened.names)} files are those that the manifest names (digest {opened.digest[:12]})"
+    )
     rows = [
         [one["variant"], str(one["inputs"]), one["criterion"], "; ".join(one["difference"]) or "same kind of machine"]
         for one in replays

@@ -61,6 +61,8 @@ _DTYPES = {
 _FLOAT_CONVOLUTIONS = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose"})
 _INTEGER_CONVOLUTIONS = frozenset({"QLinearConv", "ConvInteger"})
 _FLOAT_TYPES = {1: "f32", 10: "f16", 16: "bf16"}
+_DISABLED_OPTIMIZERS = ("WeightBiasQuantization",)
+"""Quantizes float weights between quantized activations: layers that the file keeps in float would run in integers."""
 
 
 class OnnxRuntimeEngine(Engine):
@@ -150,7 +152,13 @@ def _pool_threads(options: EngineOptions) -> int:
 
 def _open(runtime: Any, content: bytes, settings: Any, providers: list[Any], where: str) -> Any:  # noqa: ANN401
     with _translated(where):
-        return runtime.InferenceSession(content, settings, providers=providers, enable_fallback=0)
+        return runtime.InferenceSession(
+            content,
+            settings,
+            providers=providers,
+            enable_fallback=0,
+            disabled_optimizers=_DISABLED_OPTIMIZERS,
+        )
 
 
 @contextlib.contextmanager

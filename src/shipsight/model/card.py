@@ -35,7 +35,8 @@ class Head(StrEnum):
     `yolov8`: (1, 4 + classes + extras, anchors), boxes decoded as centre x, y, width, height in input pixels, class
     scores after the sigmoid; extras are 32 mask coefficients (segment), keypoints (pose) or one angle (obb).
     `yolox`: (1, anchors, 5 + classes), offsets to be decoded on a grid of strides 8, 16, 32; score = objectness x class.
-    `end2end`: (1, detections, 6 + extras), x0, y0, x1, y1, score, class: suppression has been done in the model.
+    `end2end`: (1, detections, 6 + extras), x0, y0, x1, y1, score, class: suppression has been done in the model. For obb
+    the first four are centre x, y, width, height and the extra is the angle.
     `classify`: (1, classes), probabilities.
     """
 
@@ -249,6 +250,8 @@ class Card:
         training = _take(
             top.get("training", {}), "card.training", set(), {"framework", "date", "arguments", "metrics", "epoch"}
         )
+        shareable = top.get("images_shareable", False)
+        _check_kinds(top, given_input, training, shareable)
         try:
             numbers = dict(given_input)
             for key in ("size_hw", "mean", "std"):
@@ -272,7 +275,7 @@ class Card:
                 licence=str(top.get("licence", "unknown")),
                 origin=Origin(**{"kind": "unknown", "file_name": "unknown", "sha256": "0" * 64, **origin}),
                 training=TrainingRecord(**training),
-                images_shareable=bool(top.get("images_shareable", False)),
+                images_shareable=shareable,
             )
         except (TypeError, ValueError, IndexError) as error:
             raise CardError("a value of the card does not fit", got=error) from error
@@ -280,6 +283,28 @@ class Card:
 
 _CARD_OPTIONAL = {"licence", "origin", "training", "images_shareable"}
 _INPUT_OPTIONAL = {"colour", "fit", "pad_value", "scale", "mean", "std", "stride"}
+
+
+def _check_kinds(
+    top: Mapping[str, Any], given_input: Mapping[str, Any], training: Mapping[str, Any], shareable: object
+) -> None:
+    """Refuses values that would be read as something else: "no" as true, a word as a list of letters."""
+    sides = given_input["size_hw"]
+    claims = [
+        ("images_shareable", isinstance(shareable, bool), "true or false", shareable),
+        ("class_names", isinstance(top["class_names"], list | tuple), "a list of names", top["class_names"]),
+        (
+            "input.size_hw",
+            isinstance(sides, list | tuple) and len(sides) == 2 and all(type(side) is int for side in sides),
+            "two whole numbers",
+            sides,
+        ),
+        ("training.arguments", isinstance(training.get("arguments", {}), Mapping), "a mapping", training),
+        ("training.metrics", isinstance(training.get("metrics", {}), Mapping), "a mapping", training),
+    ]
+    for where, holds, expected, got in claims:
+        if not holds:
+            raise CardError("a value of the card does not fit", where=where, expected=expected, got=repr(got)[:200])
 
 
 def _take(data: object, where: str, needed: set[str], optional: set[str]) -> dict[str, Any]:

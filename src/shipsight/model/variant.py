@@ -108,8 +108,12 @@ class Variant:
         if not isinstance(data, Mapping) or set(data) != keys:
             got = sorted(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
             raise CorruptError("keys of a variant do not fit", where="variants", expected=sorted(keys), got=got)
+        size_hw, files, is_reference = data["size_hw"], data["files"], data["is_reference"]
+        is_size = isinstance(size_hw, list | tuple) and all(type(side) is int for side in size_hw)
+        if not (is_size and isinstance(files, list | tuple) and isinstance(is_reference, bool)):
+            raise CorruptError("a value of a variant does not fit", where="variants", got=repr(dict(data))[:300])
         try:
-            height, width = (int(side) for side in data["size_hw"])
+            height, width = size_hw
             return cls(
                 name=str(data["name"]),
                 engine=str(data["engine"]),
@@ -117,9 +121,9 @@ class Variant:
                 size_hw=(height, width),
                 layout=TensorLayout(data["layout"]),
                 form=OutputForm(data["form"]),
-                files=tuple(str(name) for name in data["files"]),
+                files=tuple(str(name) for name in files),
                 rest=Precision(data["rest"]),
-                is_reference=bool(data["is_reference"]),
+                is_reference=is_reference,
             )
         except (TypeError, ValueError) as error:
             raise CorruptError("a value of a variant does not fit", where="variants", got=error) from error

@@ -46,7 +46,7 @@ Image = NDArray[np.uint8]
 _IMAGE_COUNT = 8
 _SYNTHETIC_COUNT = 16
 _REGARDLESS = 4  # synthetic inputs that are taken whether or not the model predicts something on them
-_FIRST_ROUND, _PARENTS, _CHILDREN = 56, 10, 4
+_CANDIDATES, _CHILDREN = 96, 4
 _ENOUGH_PREDICTIONS = 8
 _LOWEST_CONF = 0.01
 _MOST_PIXELS = 1_500_000
@@ -127,6 +127,7 @@ def choose_golden(
     images: Sequence[Callable[[], Image]] = (),
     image_count: int = _IMAGE_COUNT,
     synthetic_count: int = _SYNTHETIC_COUNT,
+    candidates: int = _CANDIDATES,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[GoldenSet, tuple[BuildWarning, ...]]:
@@ -139,6 +140,8 @@ def choose_golden(
             them are looked at.
         image_count: how many of them to take in the kind `both`; `images` alone takes at least 16.
         synthetic_count: how many scenes to take, 16 and more.
+        candidates: how many scenes to look at, `synthetic_count` and more: seven twelfths are subjects, the rest
+            further settings of the strongest.
         seed: of the choice.
         progress: called with candidates looked at and candidates in all.
 
@@ -154,9 +157,10 @@ def choose_golden(
     wanted_scenes = 0 if kind == "images" else max(synthetic_count, 16)
     if wanted_images + wanted_scenes > _LIMIT_INPUTS:
         raise UsageError("too many golden inputs", where="golden", expected=f"at most {_LIMIT_INPUTS}")
-    judge = _Judge(subject, progress, min(4 * wanted_images, len(images)) + (_scene_budget() if wanted_scenes else 0))
+    total = min(4 * wanted_images, len(images)) + (candidates if wanted_scenes else 0)
+    judge = _Judge(subject, progress, total)
     chosen = judge.pick_images(images, wanted_images, seed)
-    chosen += judge.pick_scenes(wanted_scenes, seed)
+    chosen += judge.pick_scenes(wanted_scenes, seed, candidates)
     warnings: list[BuildWarning] = []
     if len(chosen) < 16:
         text = f"The golden set holds {len(chosen)} inputs, fewer than 16: there are no more images."
@@ -170,10 +174,6 @@ def choose_golden(
         warnings.append(BuildWarning("golden-unconfident", text))
     score = min(MatchCriteria().score, conf / 2)
     return GoldenSet(tuple(chosen), MatchCriteria(conf=conf, score=score)), tuple(warnings)
-
-
-def _scene_budget() -> int:
-    return _FIRST_ROUND + _PARENTS * _CHILDREN
 
 
 class _Judge:
@@ -213,15 +213,16 @@ class _Judge:
             chosen.append(GoldenInput(key, "images", image, {"reduced_by": factor}))
         return chosen
 
-    def pick_scenes(self, count: int, seed: int) -> list[GoldenInput]:
+    def pick_scenes(self, count: int, seed: int, candidates: int) -> list[GoldenInput]:
         """Takes the scenes with the strongest answers, those of strong subjects tried in further settings."""
         if not count:
             return []
         tried: dict[tuple[int, int], list[float]] = {}
-        for number in range(_FIRST_ROUND):
+        first = max(count, candidates * 7 // 12)
+        for number in range(first):
             scene = (seed * 1000 + number, 0)
             tried[scene] = self.scores(make_scene(*scene))
-        parents = sorted(tried, key=lambda scene: -sum(tried[scene][:5]))[:_PARENTS]
+        parents = sorted(tried, key=lambda scene: -sum(tried[scene][:5]))[: (candidates - first) // _CHILDREN]
         for subject, _ in parents:
             for setting in range(1, _CHILDREN + 1):
                 tried[subject, setting] = self.scores(make_scene(subject, setting))

@@ -139,11 +139,11 @@ def _pairs(one: Found, other: Found, criteria: MatchCriteria) -> list[tuple[int,
         candidates = np.flatnonzero(free & near & (other.class_ids == one.class_ids[i]))
         if not len(candidates):
             continue
-        overlaps = [_overlap(one.corners_xy[i], other.corners_xy[j]) for j in candidates]
+        overlaps = _overlaps(one.corners_xy[i], other.corners_xy[candidates])
         best = int(np.argmax(overlaps))
         if overlaps[best] >= criteria.iou:
             free[candidates[best]] = False
-            pairs.append((i, int(candidates[best]), overlaps[best]))
+            pairs.append((i, int(candidates[best]), float(overlaps[best])))
     return pairs
 
 
@@ -154,6 +154,31 @@ def _corners(boxes_xyxy: FloatArray) -> FloatArray:
 def _distance(one: FloatArray, other: FloatArray) -> float:
     """Returns the largest distance of corresponding corners; a rotated box may start at another corner."""
     return min(float(np.abs(one - np.roll(other, turn, axis=0)).max()) for turn in range(4))
+
+
+def _overlaps(one: FloatArray, others: FloatArray) -> NDArray[np.float64]:
+    """Returns the IoU of one quadrilateral with each of (M, 4, 2) others; upright ones are taken at once."""
+    spans = np.stack((one.min(axis=0), one.max(axis=0))).astype(np.float64)
+    low, high = others.min(axis=1).astype(np.float64), others.max(axis=1).astype(np.float64)
+    shared = np.clip(np.minimum(spans[1], high) - np.maximum(spans[0], low), 0, None).prod(axis=1)
+    union = (spans[1] - spans[0]).prod() + (high - low).prod(axis=1) - shared
+    equal = (others == one).all(axis=(1, 2)).astype(np.float64)
+    overlaps: NDArray[np.float64] = np.where(
+        union > 0, shared / np.where(union > 0, union, 1), equal
+    )  # empty boxes: 1 where equal
+    turned = ~(_is_upright(one[None]) & _is_upright(others)) & (shared > 0)
+    for j in np.flatnonzero(turned):
+        overlaps[j] = _overlap(one, others[j])
+    return overlaps
+
+
+def _is_upright(corners_xy: FloatArray) -> NDArray[np.bool_]:
+    """Tells for each of (M, 4, 2) whether its corners lie on two verticals and two horizontals."""
+    x, y = corners_xy[..., 0], corners_xy[..., 1]
+    first = (x[:, 0] == x[:, 3]) & (x[:, 1] == x[:, 2]) & (y[:, 0] == y[:, 1]) & (y[:, 2] == y[:, 3])
+    second = (x[:, 0] == x[:, 1]) & (x[:, 2] == x[:, 3]) & (y[:, 0] == y[:, 3]) & (y[:, 1] == y[:, 2])
+    result: NDArray[np.bool_] = first | second
+    return result
 
 
 def _overlap(one: FloatArray, other: FloatArray) -> float:

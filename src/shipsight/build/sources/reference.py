@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from shipsight.build.sources._process import ChildProcess
 from shipsight.engines.contract import EngineSession, PrecisionReport, TensorSpec
-from shipsight.errors import CorruptError, InternalError, UsageError
+from shipsight.errors import CorruptError, UsageError
 
 __all__ = ["PyTorchSession"]
 
@@ -93,6 +93,6 @@ class PyTorchSession(EngineSession):
         self, operation: str, parameters: dict[str, Any], tensor: NDArray[Any] | None
     ) -> tuple[dict[str, Any], list[bytes]]:
         if self._child is None:
-            raise InternalError("the session has been closed", where=self._what)
+            raise UsageError("the session has been closed", where=self._what)
         blobs = [] if tensor is None else [np.ascontiguousarray(tensor, "<f4").data.cast("B")]
         return self._child.call(operation, parameters, blobs, what=f"running {self._what}", timeout_s=self._infer_s)
