@@ -6,8 +6,8 @@
 Sizes are of `site-packages` without pip and setuptools and without byte code, in 10^6 bytes, hard links counted once. The
 smallest install takes one engine alone, by hand, because both are dependencies of the core:
 
-    pip install --no-deps shipsight
     pip install numpy pyyaml typer rich opencv-python-headless simplejpeg onnxruntime
+    pip install --no-deps shipsight
 
 Downloads some hundred megabytes.
 """
@@ -52,8 +52,8 @@ def read_installs() -> tuple[Install, ...]:
     here = str(REPOSITORY)
     return (
         Install("serving: `.[serve]`", 650, ((f"{here}[serve]",),), frozenset({"onnxruntime", "openvino"})),
-        Install("ONNX Runtime alone", 360, (("--no-deps", here), (*BASE, "onnxruntime")), frozenset({"onnxruntime"})),
-        Install("OpenVINO alone", 460, (("--no-deps", here), (*BASE, "openvino")), frozenset({"openvino"})),
+        Install("ONNX Runtime alone", 360, ((*BASE, "onnxruntime"), ("--no-deps", here)), frozenset({"onnxruntime"})),
+        Install("OpenVINO alone", 460, ((*BASE, "openvino"), ("--no-deps", here)), frozenset({"openvino"})),
     )
 
 

@@ -155,8 +155,8 @@ class _OpenVinoSession(EngineSession):
         for request in self._requests:
             self._waiting.put(request)
         self._closing = threading.Lock()
-        self.input = _spec(compiled.inputs[0])
-        self.outputs = tuple(_spec(port) for port in compiled.outputs)
+        self.input = _spec(compiled.inputs[0], "input")
+        self.outputs = tuple(_spec(port, f"output{i}") for i, port in enumerate(compiled.outputs))
 
     def infer(self, tensor: NDArray[Any]) -> dict[str, NDArray[Any]]:
         array = self.check(tensor)
@@ -227,6 +227,8 @@ def _float_type(layers: Counter[tuple[str, str]]) -> str:
     return votes.most_common(1)[0][0] if votes else "f32"
 
 
-def _spec(port: Any) -> TensorSpec:  # noqa: ANN401 - no types
+def _spec(port: Any, unnamed: str) -> TensorSpec:  # noqa: ANN401 - no types
+    """Describes a port; an IR may leave ports without a name, as Ultralytics' own exports do."""
     shape = tuple(-1 if side.is_dynamic else side.get_length() for side in port.get_partial_shape())
-    return TensorSpec(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()).name, shape)
+    name = port.get_any_name() if port.get_names() else unnamed
+    return TensorSpec(name, np.dtype(port.get_element_type().to_dtype()).name, shape)

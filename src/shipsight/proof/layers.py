@@ -77,8 +77,8 @@ def find_groups(model_onnx: bytes) -> tuple[LayerGroup, ...]:
             upsampling.append(group)
     if len(tensors) < _FEW_GROUPS:
         return _spread_groups(nodes)
-    names = list(tensors)
-    neck = names.index(upsampling[0]) if upsampling else len(names) - 1
+    names = sorted(tensors, key=lambda name: int(name.partition(".")[2]))  # exporters may write a head's nodes early
+    neck = min(map(names.index, upsampling)) if upsampling else len(names) - 1
     return tuple(
         LayerGroup(name, _stage(position, neck, len(names)), tuple(reversed(tensors[name])))
         for position, name in enumerate(names)
@@ -141,7 +141,7 @@ def compare_layers(
         truth = reference(to_tensor(image, contract, TensorLayout.FLOAT_NCHW))
         given = run(to_tensor(image, contract, variant.layout))
         for name in wanted:
-            if truth[name].ndim == 4 and truth[name].shape == given[name].shape:
+            if truth[name].ndim >= 3 and truth[name].shape == given[name].shape:
                 sums[name].append((truth[name], given[name]))
     rows: list[dict[str, Any]] = []
     for group, tensor in chosen.items():

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shipsight.build.report import ReportData, render_pareto_svg
@@ -79,6 +79,7 @@ def test_pareto_survives_any_number_of_variants(full_data: ReportData, count: in
         assert len(list(root.iter(f"{SVG}g"))) == count
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 500), st.floats(0, 300), st.floats(10, 150)), min_size=1, max_size=30))
 def test_labels_never_cover_each_other_or_leave_their_room(wanted: list[tuple[float, float, float]]) -> None:
     room = Box(0, 0, 500, 300)
