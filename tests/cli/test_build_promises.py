@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from tests.cli.conftest import Built, shipsight
 
 QUICK = ["--engine", "openvino", "--precision", "fp32"]
