@@ -179,10 +179,13 @@ def _choose_form(job: Job, engine: str, reference_onnx: bytes, card: Card) -> bo
         job.warnings.append(BuildWarning("trim-not-equal", text))
         return False
     pixels = job.material.some_pixels(1)[0]
-    ms = compare_latency(
-        [(raw_variant, raw_files), (trimmed, trimmed_files)], card, pixels, threads=job.options.threads
-    )
-    return ms[trimmed.name] <= ms[raw_variant.name] * _TRIM_TOLERANCE
+    # A shared machine can favour either by chance: raw must win twice.
+    forms = [(raw_variant, raw_files), (trimmed, trimmed_files)]
+    for _ in range(2):
+        ms = compare_latency(forms, card, pixels, threads=job.options.threads)
+        if ms[trimmed.name] <= ms[raw_variant.name] * _TRIM_TOLERANCE:
+            return True
+    return False
 
 
 def _make_int8(
