@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -30,3 +31,13 @@ def sample_dir() -> Path:
 def _quiet_ultralytics(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["YOLO_CONFIG_DIR"] = str(tmp_path_factory.mktemp("ultralytics-settings"))
     os.environ["YOLO_OFFLINE"] = "true"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what needs PyTorch and Ultralytics where they are not installed: they are an optional extra."""
+    if all(importlib.util.find_spec(package) is not None for package in ("torch", "ultralytics")):
+        return
+    reason = pytest.mark.skip(reason="torch and ultralytics are not installed: pip install 'shipsight[ultralytics]'")
+    for item in items:
+        if item.get_closest_marker("torch") is not None:
+            item.add_marker(reason)
