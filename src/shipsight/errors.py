@@ -19,8 +19,7 @@
     |       |-- UnnamedFileError, MissingFileError, LinkError, EscapingPathError, HashMismatchError
     |-- AnswerIsNoError       nobody: the question was answered with no                exit 1
     |   |-- ReplayMismatchError   this machine does not run what was measured
-    |   |-- ParityError           a variant differs from the source by more than its gate
-    |   `-- RequirementError      nothing meets a stated requirement
+    |   `-- ParityError           a variant differs from the source by more than its gate
     |-- MissingDependencyError, SandboxError     (EnvironmentLackError)  the environment           exit 3
     |-- LimitError            a resource limit: time, memory, size                     exit 2
     `-- InternalError         us: a bug                                                exit 70
@@ -54,7 +53,6 @@ __all__ = [
     "MissingFileError",
     "ParityError",
     "ReplayMismatchError",
-    "RequirementError",
     "SandboxError",
     "ShipsightError",
     "TamperedError",
@@ -258,12 +256,6 @@ class ParityError(AnswerIsNoError):
     """A variant differs from the source by more than its gate allows."""
 
     code = "parity"
-
-
-class RequirementError(AnswerIsNoError):
-    """Nothing meets a stated requirement."""
-
-    code = "requirement"
 
 
 class EnvironmentLackError(ShipsightError):

@@ -11,6 +11,7 @@ from shipsight.build.measure import Accuracy
 from shipsight.build.options import BuildOptions
 from shipsight.build.progress import Progress
 from shipsight.build.result import VariantResult
+from shipsight.build.schedule import Schedule, Stage
 from shipsight.build.sources import Source
 from shipsight.build.workspace import Workspace
 from shipsight.model import Card, Variant
@@ -43,14 +44,12 @@ class Candidate:
         files: name -> content.
         reference_onnx: the float ONNX of its size.
         guard: what the INT8 guard did, None for float variants.
-        float_ratio: see `VariantResult`.
     """
 
     variant: Variant
     files: Mapping[str, bytes]
     reference_onnx: bytes
     guard: GuardRecord | None = None
-    float_ratio: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,4 +72,9 @@ class Job:
     progress: Progress
     workspace: Workspace
     material: Material
+    schedule: Schedule
     warnings: list[BuildWarning]
+
+    def begin(self, stage: Stage, text: str, size_hw: tuple[int, int] | None = None) -> None:
+        """Tells that a step of a stage begins; the size matters for the stages that come once a size."""
+        self.progress.step(text, self.schedule.cost(stage, size_hw))

@@ -7,8 +7,9 @@ killed build goes on where it was. Private to `build`: `shipsight.build.build` i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,17 @@ from shipsight.build.candidates import (
 )
 from shipsight.build.choose import choose
 from shipsight.build.job import Candidate, Job, Measured
-from shipsight.build.material import gather_material
+from shipsight.build.material import Material, gather_material
 from shipsight.build.measure import Accuracy, Interval, compare, outcome
 from shipsight.build.measuring import Evaluator, metrics_of, open_variant
-from shipsight.build.options import BuildOptions
+from shipsight.build.options import ENGINE_PRECISIONS, BuildOptions
 from shipsight.build.progress import Progress
 from shipsight.build.proving import Proof, prove
 from shipsight.build.quantizing import quantize
 from shipsight.build.result import BuildResult, VariantResult
+from shipsight.build.schedule import Schedule, Stage
 from shipsight.build.sources import Sandbox, open_source
-from shipsight.build.timing_variants import are_equal, compare_latency, predict_pixels, time_variant
+from shipsight.build.timing_variants import are_equal, compare_latency, predict_pixels, time_variants
 from shipsight.build.workspace import Workspace, digest_of
 from shipsight.build.writing import write
 from shipsight.errors import ParityError, UnsupportedError, UsageError
@@ -47,7 +49,7 @@ _TRIM_TOLERANCE = 1.05  # trimmed outputs are 14 times smaller for whoever moves
 
 def run_build(model: Path, *, out: Path | None, options: BuildOptions, progress: Progress) -> BuildResult:
     """Builds a bundle; see `shipsight.build.build`."""
-    progress.step("opening the source")
+    progress.step("opening the source, reading the data set")
     with open_source(
         model,
         card_file=options.card_file,
@@ -62,7 +64,6 @@ def run_build(model: Path, *, out: Path | None, options: BuildOptions, progress:
             )
         sizes_hw = options.sizes_hw or (source.card.input.size_hw,)
         card = source.card.with_size(sizes_hw[0])
-        progress.step("reading the data set")
         material = gather_material(card, options)
         workspace = Workspace(place.parent / f".{place.name}.work")
         job = Job(
@@ -73,8 +74,10 @@ def run_build(model: Path, *, out: Path | None, options: BuildOptions, progress:
             progress=progress,
             workspace=workspace,
             material=material,
+            schedule=_plan(options, sizes_hw, material),
             warnings=[*source.warnings, *material.warnings],
         )
+        progress.plan(job.schedule.total)
         result = _run(job, place)
     workspace.remove()
     return result
@@ -83,19 +86,36 @@ def run_build(model: Path, *, out: Path | None, options: BuildOptions, progress:
 def _run(job: Job, place: Path) -> BuildResult:
     candidates = [one for size_hw in job.sizes_hw for one in _make_candidates(job, size_hw)]
     source_accuracy = _measure_source(job)
-    measured = [_measure(job, one, source_accuracy) for one in candidates]
+    measured = _time([_measure(job, one, source_accuracy) for one in candidates], job)
     results, reason, warnings, unmet = choose([one.result for one in measured], job.options)
     job.warnings.extend(warnings)
     job.warnings.extend(_describe_dropped(results))
     by_name = {one.variant.name: one for one in results}
     measured = [replace(one, result=by_name[one.result.variant.name]) for one in measured]
     kept = [one for one in measured if one.result.kept]
-    job.progress.step("proving: golden set, replay, parity, statistics")
     proof: Proof = prove(job, kept, default=next(one for one in kept if one.result.is_default))
     job.warnings.extend(proof.warnings)
-    job.progress.step("writing the bundle")
+    job.begin(Stage.WRITE, "writing the bundle")
     return write(
         job, place, measured=measured, source_accuracy=source_accuracy, proof=proof, reason=reason, unmet=unmet
+    )
+
+
+def _plan(options: BuildOptions, sizes_hw: Sequence[tuple[int, int]], material: Material) -> Schedule:
+    tried = [one for engine in options.engines for one in ENGINE_PRECISIONS[engine] if one in options.precisions]
+    if Precision.BF16 in tried and not runs_bf16():
+        tried = [one for one in tried if one is not Precision.BF16]
+    splits = material.splits
+    quantized = 0 if splits is None else tried.count(Precision.INT8)
+    return Schedule(
+        sizes_hw=sizes_hw,
+        engines=len(options.engines),
+        floats=len([one for one in tried if one is not Precision.INT8]) + 1,
+        quantized=quantized,
+        calibration=len(splits.calibration) if splits else 0,
+        guard=len(splits.guard) if splits else 0,
+        report=len(splits.report) if splits else 0,
+        training=len(material.training_files),
     )
 
 
@@ -114,7 +134,7 @@ def _key(job: Job, *parts: object) -> str:
 
 def _make_candidates(job: Job, size_hw: tuple[int, int]) -> list[Candidate]:
     label = format_size(size_hw)
-    job.progress.step(f"exporting at {label} px")
+    job.begin(Stage.EXPORT, f"exporting at {label} px")
     key = _key(job, "reference", size_hw)
     reference_onnx = job.workspace.files(key, lambda: {"model.onnx": job.source.export_onnx(size_hw)})["model.onnx"]
     card = job.card.with_size(size_hw)
@@ -123,10 +143,11 @@ def _make_candidates(job: Job, size_hw: tuple[int, int]) -> list[Candidate]:
         made.append(Candidate(reference_variant(size_hw), {"model.onnx": reference_onnx}, reference_onnx))
     has_bf16 = "openvino" in job.options.engines and runs_bf16()
     for engine in job.options.engines:
+        job.begin(Stage.FORM, f"comparing forms of the graph for {engine} at {label} px", size_hw)
         is_trimmed = _choose_form(job, engine, reference_onnx, card)
         floats = []
         for variant in float_variants(engine, card, job.options, has_bf16=has_bf16, is_trimmed=is_trimmed):
-            job.progress.step(f"making {variant.name}")
+            job.begin(Stage.FLOAT, f"making {variant.name}")
             try:
                 files = float_files(variant, reference_onnx, card)
             except UnsupportedError as error:
@@ -136,7 +157,7 @@ def _make_candidates(job: Job, size_hw: tuple[int, int]) -> list[Candidate]:
             floats.append(Candidate(variant, files, reference_onnx))
         made += floats
         if Precision.INT8 in job.options.precisions:
-            made += _make_int8(job, engine, reference_onnx, card, floats, has_bf16=has_bf16, is_trimmed=is_trimmed)
+            made += _make_int8(job, engine, reference_onnx, card, has_bf16=has_bf16, is_trimmed=is_trimmed)
     return made
 
 
@@ -189,19 +210,12 @@ def _choose_form(job: Job, engine: str, reference_onnx: bytes, card: Card) -> bo
 
 
 def _make_int8(
-    job: Job,
-    engine: str,
-    reference_onnx: bytes,
-    card: Card,
-    floats: list[Candidate],
-    *,
-    has_bf16: bool,
-    is_trimmed: bool,
+    job: Job, engine: str, reference_onnx: bytes, card: Card, *, has_bf16: bool, is_trimmed: bool
 ) -> list[Candidate]:
     if job.material.splits is None:
         return []
     variants = int8_variants(engine, card, has_bf16=has_bf16, is_trimmed=is_trimmed)
-    job.progress.step(f"quantizing {variants[0].name}")
+    job.begin(Stage.INT8, f"quantizing {variants[0].name}", card.input.size_hw)
     splits = job.material.splits
     used = [[sample.digest for sample in samples] for samples in (splits.calibration, splits.guard)]
     key = _key(job, "int8", variants[0].to_dict(), reference_onnx, job.options.max_drop, job.options.threads, used)
@@ -209,20 +223,14 @@ def _make_int8(
     job.warnings.extend(record.warnings)
     if record.files is None:
         return []
-    made = [Candidate(variant, record.files, reference_onnx, guard=record) for variant in variants]
-    timed = [(one.variant, one.files) for one in [*floats, *made]]
-    ms = compare_latency(timed, card, job.material.some_pixels(1)[0], threads=job.options.threads)
-    fastest_float = min((ms[one.variant.name] for one in floats), default=None)
-    return [
-        one if fastest_float is None else replace(one, float_ratio=fastest_float / ms[one.variant.name]) for one in made
-    ]
+    return [Candidate(variant, record.files, reference_onnx, guard=record) for variant in variants]
 
 
 def _measure_source(job: Job) -> Accuracy | None:
     """Measures the source in its own runtime, on the report images at the first size."""
     if job.material.splits is None:
         return None
-    job.progress.step("measuring the source model")
+    job.begin(Stage.SOURCE, "measuring the source model")
     variant = replace(reference_variant(job.sizes_hw[0]), name="source")
     with job.source.open_reference(job.sizes_hw[0], threads=job.options.threads) as session:
         return Evaluator(job.card, job.material.splits.report, job.material.cache).accuracy(
@@ -231,8 +239,9 @@ def _measure_source(job: Job) -> Accuracy | None:
 
 
 def _measure(job: Job, candidate: Candidate, source_accuracy: Accuracy | None) -> Measured:
+    """Measures accuracy and the precision that truly runs; `_time` adds the speed."""
     variant = candidate.variant
-    job.progress.step(f"measuring {variant.name}")
+    job.begin(Stage.ACCURACY, f"measuring {variant.name}", variant.size_hw)
     accuracy, multi_label, drop = None, None, None
     with open_variant(candidate.files, variant, threads=job.options.threads) as session:
         precision = session.precision()
@@ -243,28 +252,59 @@ def _measure(job: Job, candidate: Candidate, source_accuracy: Accuracy | None) -
                 multi_label = evaluator.accuracy(session, variant, multi_label=True)
     if accuracy is not None and source_accuracy is not None:
         drop = compare(source_accuracy, accuracy, seed=job.options.seed)
-    key = _key(job, "speed", variant.to_dict(), *candidate.files.values(), job.options.threads)
-    image_rgb = job.material.some_pixels(1)[0]
-    speed: dict[str, Any] = job.workspace.value(
-        key, lambda: time_variant(candidate.files, variant, job.card, image_rgb, threads=job.options.threads)
-    )
-    if not speed["is_steady"]:
-        text = f"{variant.name}: latency did not become steady in 300 runs or 15 s; read its figures with care."
-        job.warnings.append(BuildWarning("not-steady", text))
     result = VariantResult(
         variant=variant,
         accuracy=None if accuracy is None else metrics_of(accuracy, multi_label),
         drop=None if drop is None else drop.to_dict(),
         outcome=_outcome(variant, drop, job.options.max_drop),
         threshold=None if accuracy is None else accuracy.best_confidence,
-        speed=speed,
+        speed={},
         size_mb=sum(map(len, candidate.files.values())) / 1e6,
         int8_layers=(precision.integer_convolutions, precision.convolutions),
         float_type=precision.float_type,
-        float_ratio=candidate.float_ratio,
     )
     _check_float(result, job.options.max_drop)
     return Measured(candidate, result, accuracy)
+
+
+def _time(measured: Sequence[Measured], job: Job) -> list[Measured]:
+    """Adds speeds: the variants of one size take turns, so that what else the machine does falls on all alike."""
+    image_rgb = job.material.some_pixels(1)[0]
+    speeds: dict[str, dict[str, Any]] = {}
+    for size_hw in job.sizes_hw:
+        job.begin(Stage.SPEED, f"timing at {format_size(size_hw)} px", size_hw)
+        forms = [
+            (one.candidate.variant, one.candidate.files) for one in measured if one.candidate.variant.size_hw == size_hw
+        ]
+        parts = [part for variant, files in forms for part in (variant.to_dict(), *files.values())]
+        speeds |= job.workspace.value(
+            _key(job, "speed", *parts, job.options.threads),
+            partial(
+                time_variants, forms, job.card, image_rgb, threads=job.options.threads, on_progress=job.progress.part
+            ),
+        )
+    for name, speed in speeds.items():
+        if not speed["is_steady"]:
+            text = f"{name}: latency did not become steady in 300 runs or 15 s; read its figures with care."
+            job.warnings.append(BuildWarning("not-steady", text))
+    timed = [replace(one.result, speed=speeds[one.result.variant.name]) for one in measured]
+    return [
+        replace(one, result=replace(result, float_ratio=_float_ratio(result, timed)))
+        for one, result in zip(measured, timed, strict=True)
+    ]
+
+
+def _float_ratio(result: VariantResult, timed: Sequence[VariantResult]) -> float | None:
+    """Returns the latency of the fastest float variant of an int8 variant's engine and size over its own."""
+    if result.variant.precision is not Precision.INT8:
+        return None
+    floats = [
+        one.latency_ms
+        for one in timed
+        if (one.variant.engine, one.variant.size_hw) == (result.variant.engine, result.variant.size_hw)
+        and one.variant.precision is not Precision.INT8
+    ]
+    return min(floats) / result.latency_ms if floats else None
 
 
 def _outcome(variant: Variant, drop: Interval | None, max_drop: float) -> str:

@@ -11,11 +11,11 @@ __all__ = ["Progress", "Silent"]
 class Progress(Protocol):
     """Receives what a build is doing; called from the building thread."""
 
-    def plan(self, steps: int) -> None:
-        """Learns how many steps the build has."""
+    def plan(self, cost: float) -> None:
+        """Learns what all steps together are expected to cost, those done already included, in any unit of time."""
 
-    def step(self, text: str) -> None:
-        """A step begins."""
+    def step(self, text: str, cost: float = 1.0) -> None:
+        """A step of that expected cost begins, and the one before it is done."""
 
     def part(self, done: int, total: int) -> None:
         """Part of the current step is done."""
@@ -27,10 +27,10 @@ class Progress(Protocol):
 class Silent:
     """A progress that tells nobody."""
 
-    def plan(self, steps: int) -> None:
+    def plan(self, cost: float) -> None:
         """Ignores it."""
 
-    def step(self, text: str) -> None:
+    def step(self, text: str, cost: float = 1.0) -> None:
         """Ignores it."""
 
     def part(self, done: int, total: int) -> None:

@@ -21,6 +21,7 @@ from shipsight.build.job import Job, Measured
 from shipsight.build.measure import Labels
 from shipsight.build.measuring import open_variant
 from shipsight.build.report import WorstImage
+from shipsight.build.schedule import Stage
 from shipsight.build.worst import draw_worst_images
 from shipsight.engines import EngineOptions, EngineSession, get_engine
 from shipsight.model import Precision, Task
@@ -79,6 +80,7 @@ def prove(job: Job, kept: Sequence[Measured], *, default: Measured) -> Proof:
     Raises:
         ParityError: a float32 variant differs from the source by more than its gate allows.
     """
+    job.begin(Stage.GOLDEN, "choosing the golden set")
     golden, warnings = _choose_golden(job, kept)
     found = list(warnings)
     answered: dict[Size, tuple[Answer, ...]] = {}
@@ -93,7 +95,7 @@ def prove(job: Job, kept: Sequence[Measured], *, default: Measured) -> Proof:
     parity: dict[str, Any] = {}
     for one in kept:
         name = one.result.variant.name
-        job.progress.step(f"recording and comparing {name}")
+        job.begin(Stage.RECORD, f"recording and comparing {name}", one.result.variant.size_hw)
         recordings[name], answers = _record(job, one, golden)
         report = compare_answers(
             answered[one.result.variant.size_hw],
@@ -108,7 +110,7 @@ def prove(job: Job, kept: Sequence[Measured], *, default: Measured) -> Proof:
                 BuildWarning("parity-gate", f"{name} misses its parity gate on the golden set: {report.gate}.")
             )
         parity[name] = report.to_dict(_compare_layers(job, one, golden))
-    job.progress.step("describing the training images")
+    job.begin(Stage.STATISTICS, "describing the training images")
     source: dict[Size, Mapping[str, Recording]] = {size: record(answers) for size, answers in answered.items()}
     contracts = [job.card.with_size(size).input for size in answered]
     return Proof(

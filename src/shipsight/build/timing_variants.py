@@ -8,23 +8,24 @@ the differences. Private to `build`.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shipsight.build.measure import alternate, measure_cold_start, measure_speed
+from shipsight.build.measure import ColdStart, SpeedSubject, alternate, measure_cold_start, measure_speed
 from shipsight.build.measuring import open_variant
 from shipsight.engines import EngineOptions, EngineSession, get_engine
 from shipsight.errors import InternalError
 from shipsight.model import Card, ImagePredictions, Variant
 from shipsight.vision import PredictSettings, postprocess, prepare, to_tensor
 
-__all__ = ["are_equal", "compare_latency", "predict_pixels", "time_variant"]
+__all__ = ["are_equal", "compare_latency", "predict_pixels", "time_variants"]
 
 Pixels = NDArray[np.uint8]
+Form = tuple[Variant, Mapping[str, bytes]]
 _SCORE_TOLERANCE = 1e-3
 _BOX_TOLERANCE_PX = 0.5
 
@@ -39,21 +40,49 @@ def predict_pixels(
     return postprocess(outputs, card=sized, form=variant.form, geometry=geometry, settings=settings)
 
 
-def time_variant(
-    files: Mapping[str, bytes], variant: Variant, card: Card, image_rgb: Pixels, *, threads: int | None
-) -> dict[str, Any]:
-    """Measures latency, throughput, cold start, memory and size of a variant.
+def time_variants(
+    forms: Sequence[Form],
+    card: Card,
+    image_rgb: Pixels,
+    *,
+    threads: int | None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Measures latency in alternating rounds, throughput, cold start, memory and size of variants.
+
+    Args:
+        forms: variants with their files; all are open at once.
+        card: what the model is.
+        image_rgb: image to predict, (height, width, 3) uint8 RGB.
+        threads: of the engines, None leaves the choice to them.
+        on_progress: called with parts done and parts in all.
 
     Returns:
-        `Speed.to_dict()`, cold start, memory and size included.
+        By name of the variant: `Speed.to_dict()`, cold start, memory and size included.
     """
-    engine = get_engine(variant.engine)
     settings = PredictSettings()
-    speed = measure_speed(
-        lambda options: engine.open(files, variant, options),
-        lambda session: predict_pixels(session, card, variant, image_rgb, settings),
-        threads=threads,
+
+    def subject(variant: Variant, files: Mapping[str, bytes]) -> SpeedSubject:
+        return SpeedSubject(
+            open_session=lambda options: get_engine(variant.engine).open(files, variant, options),
+            predict_one=lambda session: predict_pixels(session, card, variant, image_rgb, settings),
+        )
+
+    speeds = measure_speed(
+        {variant.name: subject(variant, files) for variant, files in forms}, threads=threads, on_progress=on_progress
     )
+    return {
+        variant.name: {
+            **speeds[variant.name].with_cold_start(_cold_start(variant, files, card, image_rgb, threads)).to_dict(),
+            "size_mb": sum(map(len, files.values())) / 1e6,
+        }
+        for variant, files in forms
+    }
+
+
+def _cold_start(
+    variant: Variant, files: Mapping[str, bytes], card: Card, image_rgb: Pixels, threads: int | None
+) -> ColdStart:
     with tempfile.TemporaryDirectory(prefix="shipsight-cold-") as name:
         for file, data in files.items():
             (Path(name) / file).write_bytes(data)
@@ -61,15 +90,13 @@ def time_variant(
         with tempfile.NamedTemporaryFile(prefix="shipsight-cold-", suffix=".png") as image:
             image.write(_encode_png(image_rgb))
             image.flush()
-            cold = measure_cold_start(
+            return measure_cold_start(
                 Path(name), variant, card, Path(image.name), options=EngineOptions(threads=threads)
             )
-    size_mb = sum(map(len, files.values())) / 1e6
-    return {**speed.with_cold_start(cold).to_dict(), "size_mb": size_mb}
 
 
 def compare_latency(
-    candidates: Sequence[tuple[Variant, Mapping[str, bytes]]], card: Card, image_rgb: Pixels, *, threads: int | None
+    candidates: Sequence[Form], card: Card, image_rgb: Pixels, *, threads: int | None
 ) -> dict[str, float]:
     """Returns the median milliseconds from decoded image to predictions by variant name, in alternating rounds."""
     settings = PredictSettings()
@@ -79,7 +106,7 @@ def compare_latency(
             variant.name: lambda v=variant: predict_pixels(sessions[v.name], card, v, image_rgb, settings)
             for variant, _ in candidates
         }
-        return dict(alternate(calls, rounds=8, runs=5).medians_ms)
+        return dict(alternate(calls, rounds=6, runs=3).medians_ms)
     finally:
         for session in sessions.values():
             session.close()

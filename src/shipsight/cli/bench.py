@@ -10,6 +10,7 @@ import typer
 
 from shipsight.cli.output import TerminalProgress, make_table, number, print_json, screen, warn
 from shipsight.errors import EnvironmentLackError
+from shipsight.model import Variant
 
 __all__ = ["bench_command"]
 
@@ -22,7 +23,8 @@ def bench_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Measure latency, throughput, cold start and memory of a bundle's variants here."""
-    from shipsight.build.timing_variants import time_variant
+    from shipsight.build.measuring import open_variant
+    from shipsight.build.timing_variants import time_variants
     from shipsight.model.bundle import open_bundle
     from shipsight.proof.environment import describe_environment
     from shipsight.proof.scenes import make_scene
@@ -31,20 +33,26 @@ def bench_command(
     opened = open_bundle(bundle)
     chosen = [opened.variant(name) for name in variant] if variant else list(opened.variants)
     pixels = make_scene(0) if image is None else decode_image(image)
-    rows: list[dict[str, Any]] = []
+    runnable: list[Variant] = []
     skipped: list[EnvironmentLackError] = []
-    with TerminalProgress(quiet=as_json) as progress:
-        progress.plan(len(chosen))
-        for one in chosen:
-            progress.step(f"timing {one.name}")
-            try:
-                speed = time_variant(opened.variant_files(one.name), one, opened.card, pixels, threads=threads)
-            except EnvironmentLackError as error:
-                if variant:
-                    raise
-                skipped.append(error)
-                continue
-            rows.append({"name": one.name, "is_default": one.name == opened.default_variant.name, **speed})
+    for one in chosen:
+        try:
+            open_variant(opened.variant_files(one.name), one, threads=threads).close()
+        except EnvironmentLackError as error:
+            if variant:
+                raise
+            skipped.append(error)
+            continue
+        runnable.append(one)
+    rows: list[dict[str, Any]] = []
+    if runnable:
+        with TerminalProgress(quiet=as_json) as progress:
+            progress.plan(1)
+            progress.step(f"timing {len(runnable)} variants in turns")
+            forms = [(one, opened.variant_files(one.name)) for one in runnable]
+            speeds = time_variants(forms, opened.card, pixels, threads=threads, on_progress=progress.part)
+        default = opened.default_variant.name
+        rows = [{"name": one.name, "is_default": one.name == default, **speeds[one.name]} for one in runnable]
     if as_json:
         errors = [error.to_dict() for error in skipped]
         print_json({"bundle": str(bundle), "variants": rows, "skipped": errors, "environment": describe_environment()})

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
@@ -61,26 +62,30 @@ def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: 
 
 
 class TerminalProgress:
-    """A bar on standard error with the steps, what is done and an estimate of the time left."""
+    """On standard error: the steps, how far the whole is, and an estimate of the time left.
 
-    def __init__(self, *, quiet: bool) -> None:
+    A bar where that is a terminal, one line a step elsewhere, nothing where quiet.
+    """
+
+    def __init__(self, *, quiet: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = screen(stderr=True)
         self._shows_bar = self._console.is_terminal and not quiet
         self._quiet = quiet
         self._bar = Bar(
-            TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=28),
-            MofNCompleteColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("[bold]{task.description}"),
             console=self._console,
             transient=True,
             disable=not self._shows_bar,
         )
-        self._whole: TaskID | None = None
-        self._step: TaskID | None = None
-        self._steps_done = 0
+        self._clock = clock
+        self._begin_s = clock()
+        self._task: TaskID | None = None
+        self._whole: float | None = None
+        self._before, self._current = 0.0, 0.0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -89,27 +94,40 @@ class TerminalProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def plan(self, steps: int) -> None:
-        """Learns how many steps there are."""
-        self._whole = self._bar.add_task("build", total=steps)
+    def plan(self, cost: float) -> None:
+        """Learns what all steps together are expected to cost, those done already included, in any unit of time."""
+        self._whole = cost
 
-    def step(self, text: str) -> None:
+    def step(self, text: str, cost: float = 1.0) -> None:
         """Shows the step that begins."""
-        if self._whole is not None:
-            self._bar.update(self._whole, completed=self._steps_done)
-        self._steps_done += 1
-        if self._step is not None:
-            self._bar.remove_task(self._step)
-        self._step = self._bar.add_task(text, total=None)
+        self._before += self._current
+        self._current = cost
+        if self._task is None:
+            self._task = self._bar.add_task(text, total=None, left="")
+        self._bar.update(self._task, description=text)
+        self._show(0.0)
         if not self._shows_bar and not self._quiet:
-            self._console.print(text, style="dim", soft_wrap=True, markup=False)
+            left = self._left(self._before)
+            told = f"[{left}] " if left else ""
+            self._console.print(f"{told}{text}", style="dim", soft_wrap=True, markup=False)
 
     def part(self, done: int, total: int) -> None:
         """Shows how far the step is."""
-        if self._step is not None:
-            self._bar.update(self._step, completed=done, total=total)
+        self._show(done / total if total else 0.0)
 
     def note(self, text: str) -> None:
         """Prints a line that stays."""
         if not self._quiet:
             self._bar.console.print(f"  {text}", soft_wrap=True, markup=False)
+
+    def _show(self, share: float) -> None:
+        if self._task is not None and self._whole is not None:
+            done = self._before + share * self._current
+            self._bar.update(self._task, total=self._whole, completed=min(done, self._whole), left=self._left(done))
+
+    def _left(self, done: float) -> str:
+        """Returns the time left in words, empty while there is nothing to tell it from."""
+        if self._whole is None or done <= 0:
+            return ""
+        seconds = (self._clock() - self._begin_s) * max(self._whole - done, 0.0) / done
+        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"

@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shipsight.build.measure import ColdStart, Percentiles, Speed, measure_cold_start, measure_size_mb, measure_speed
+from shipsight.build.measure import (
+    ColdStart,
+    Percentiles,
+    Speed,
+    SpeedSubject,
+    measure_cold_start,
+    measure_size_mb,
+    measure_speed,
+)
 from shipsight.engines import EngineOptions, EngineSession, PrecisionReport
 from shipsight.engines.contract import TensorSpec
 from shipsight.errors import CorruptError, InternalError, TensorError, UsageError
@@ -99,9 +107,13 @@ class FakeSession(EngineSession):
         self.is_closed = True
 
 
+def measure(machine: Machine, predict: Callable[[EngineSession], object] | None = None, **settings: Any) -> Speed:
+    subject = SpeedSubject(settings.pop("open_session", machine.open), predict or machine.predict)
+    return measure_speed({"one": subject}, clock=machine.clock, **settings)["one"]
+
+
 def test_speed_tells_the_engine_from_the_whole_and_counts_what_runs_at_once() -> None:
-    machine = Machine()
-    found = measure_speed(machine.open, machine.predict, requests=2, threads=3, counted_runs=50, clock=machine.clock)
+    found = measure(Machine(), requests=2, threads=3, counted_runs=50)
     whole_ms, engine_ms = (ENGINE_S + REST_S) * 1e3, ENGINE_S * 1e3
     assert found.latency_ms.to_dict() == pytest.approx(dict.fromkeys(("p50", "p95", "p99"), whole_ms))
     assert found.engine_ms.to_dict() == pytest.approx(dict.fromkeys(("p50", "p95", "p99"), engine_ms))
@@ -111,9 +123,30 @@ def test_speed_tells_the_engine_from_the_whole_and_counts_what_runs_at_once() ->
     assert (found.cold_start_ms, found.memory_mb, found.size_mb) == (None, None, None)
 
 
+def test_load_that_comes_and_goes_falls_on_all_variants_alike() -> None:
+    machine = Machine()
+
+    def open_loaded(options: EngineOptions) -> EngineSession:
+        # Whatever runs in the second half of each two seconds takes ten times as long.
+        class Loaded(FakeSession):
+            def infer(self, tensor: NDArray[Any]) -> dict[str, NDArray[Any]]:
+                machine.spend(9 * ENGINE_S if machine.now_s % 2 > 1 else 0.0)
+                return super().infer(tensor)
+
+        machine.opened.append(Loaded(machine, options))
+        return machine.opened[-1]
+
+    subjects = {name: SpeedSubject(open_loaded, machine.predict) for name in ("a", "b", "c")}
+    found = measure_speed(subjects, requests=1, counted_runs=300, throughput_seconds=0.1, clock=machine.clock)
+    medians = [one.latency_ms.p50 for one in found.values()]
+    means = [one.latency_ms.p95 for one in found.values()]
+    assert max(medians) == pytest.approx(min(medians), rel=0.01)
+    assert max(means) == pytest.approx(min(means), rel=0.01)
+
+
 def test_speed_opens_one_session_for_latency_and_one_for_throughput_and_closes_both() -> None:
     machine = Machine()
-    measure_speed(machine.open, machine.predict, requests=3, threads=1, device="cpu", clock=machine.clock)
+    measure(machine, requests=3, threads=1, device="cpu")
     latency, throughput = machine.opened
     assert latency.options == EngineOptions(threads=1, requests=1)
     assert throughput.options == EngineOptions(threads=1, requests=3)
@@ -123,20 +156,23 @@ def test_speed_opens_one_session_for_latency_and_one_for_throughput_and_closes_b
     assert len(throughput.threads) == 3
 
 
-def test_speed_closes_its_session_when_a_prediction_fails() -> None:
+def test_speed_closes_its_sessions_when_a_prediction_fails() -> None:
     machine = Machine()
 
     def fail(session: EngineSession) -> object:
         raise TensorError("broken")
 
     with pytest.raises(TensorError, match="broken"):
-        measure_speed(machine.open, fail, clock=machine.clock)
-    assert [session.is_closed for session in machine.opened] == [True]
+        measure_speed(
+            {"a": SpeedSubject(machine.open, machine.predict), "b": SpeedSubject(machine.open, fail)},
+            clock=machine.clock,
+        )
+    assert [session.is_closed for session in machine.opened] == [True, True]
 
 
 def test_speed_puts_at_least_two_in_flight_when_not_told() -> None:
     machine = Machine()
-    found = measure_speed(machine.open, machine.predict, clock=machine.clock)
+    found = measure(machine)
     assert found.requests == machine.opened[1].options.requests >= 2
     assert found.threads is None
 
@@ -147,41 +183,23 @@ def test_speed_says_when_times_did_not_become_steady() -> None:
     def open_tiring(options: EngineOptions) -> EngineSession:
         return FakeSession(machine, options, slower=1.02)
 
-    found = measure_speed(
-        open_tiring, machine.predict, requests=1, max_runs=40, counted_runs=5, throughput_seconds=0.1,
-        clock=machine.clock,
-    )  # fmt: skip
+    found = measure(machine, open_session=open_tiring, requests=1, max_runs=40, counted_runs=10, throughput_seconds=0.1)
     assert not found.is_steady
     assert found.warmup_runs == 40
 
 
-@pytest.mark.parametrize(("dtype", "top"), [("uint8", 255), ("float32", 1)])
-def test_engine_is_timed_on_the_same_noise_every_time(dtype: str, top: int) -> None:
+def test_what_is_slow_is_run_less_often() -> None:
     machine = Machine()
-    sessions: list[FakeSession] = []
-
-    def open_session(options: EngineOptions) -> EngineSession:
-        sessions.append(FakeSession(machine, options, dtype))
-        return sessions[-1]
-
-    def predict(session: EngineSession) -> object:
-        return machine.spend(REST_S)
-
-    for _ in range(2):
-        measure_speed(open_session, predict, requests=1, throughput_seconds=0.1, clock=machine.clock)
-    first, again = sessions[0], sessions[2]
-    assert list(first.fed) == list(again.fed)
-    (noise,) = first.fed.values()
-    assert noise.dtype == dtype
-    assert 0 <= noise.min() < 0.1 * top
-    assert 0.9 * top < noise.max() <= top
+    found = measure(machine, lambda session: (machine.spend(0.5), machine.predict(session)), requests=1)
+    assert found.counted_runs == 10, "a hundred runs would take 50 seconds, ten were allowed"
 
 
-def test_engine_is_timed_on_the_tensor_that_is_given() -> None:
+@pytest.mark.parametrize("wrong", [{"subjects": {}}, {"counted_runs": 9}], ids=str)
+def test_nothing_to_time_is_refused(wrong: dict[str, Any]) -> None:
     machine = Machine()
-    given = np.full((1, 4, 6, 3), 7, np.uint8)
-    measure_speed(machine.open, lambda _: machine.spend(REST_S), tensor=given, requests=1, clock=machine.clock)
-    assert list(machine.opened[0].fed) == [given.tobytes()]
+    given = {"subjects": {"one": SpeedSubject(machine.open, machine.predict)}, **wrong}
+    with pytest.raises(UsageError):
+        measure_speed(given.pop("subjects"), clock=machine.clock, **given)
 
 
 def test_speed_comes_back_through_json() -> None:

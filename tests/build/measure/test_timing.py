@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from shipsight.build.measure import Percentiles, alternate, measure_latency, measure_throughput
+from shipsight.build.measure import Percentiles, alternate, measure_throughput, warm_up
 from shipsight.build.measure.timing import is_steady
 from shipsight.errors import CorruptError, UsageError
 
@@ -40,28 +40,28 @@ def forever(*start: float, then: float) -> Iterator[float]:
 
 def test_warm_up_ends_when_the_last_twenty_runs_are_steady() -> None:
     machine = Machine()
-    call = machine.taking(forever(*[0.1] * 7, then=0.01))
-    found = measure_latency(call, counted_runs=50, clock=machine.clock)
+    found = warm_up(machine.taking(forever(*[0.1] * 7, then=0.01)), clock=machine.clock)
     # Two slow runs among twenty are outliers: neither the medians nor the middle half see them.
-    assert (found.is_steady, found.counted_runs) == (True, 50)
-    assert 20 <= found.warmup_runs <= 27
-    assert found.ms.to_dict() == pytest.approx({"p50": 10.0, "p95": 10.0, "p99": 10.0})
+    assert found.is_steady
+    assert 20 <= found.runs <= 27
+    assert found.median_s == pytest.approx(0.01)
 
 
 def test_what_keeps_getting_slower_is_not_steady() -> None:
     machine = Machine()
-    found = measure_latency(machine.taking(0.001 * 1.02**i for i in range(10**6)), counted_runs=5, clock=machine.clock)
-    assert not found.is_steady
+    assert not warm_up(machine.taking(0.001 * 1.02**i for i in range(10**6)), clock=machine.clock).is_steady
 
 
 def test_warm_up_ends_after_300_runs_or_15_seconds() -> None:
     machine = Machine()
-    spread = (0.001 if i % 2 else 0.002 for i in range(10**6))
-    found = measure_latency(machine.taking(spread), counted_runs=5, clock=machine.clock)
-    assert (found.is_steady, found.warmup_runs, machine.calls) == (False, 300, 305)
+    found = warm_up(machine.taking(0.001 if i % 2 else 0.002 for i in range(10**6)), clock=machine.clock)
+    assert (found.is_steady, found.runs, machine.calls) == (False, 300, 300)
     machine = Machine()
-    found = measure_latency(machine.taking(forever(then=2.0)), clock=machine.clock)
-    assert (found.is_steady, found.warmup_runs, found.counted_runs) == (False, 8, 5)
+    found = warm_up(machine.taking(forever(then=2.0)), clock=machine.clock)
+    assert (found.is_steady, found.runs) == (False, 8)
+    machine = Machine()
+    found = warm_up(machine.taking(forever(then=20.0)), clock=machine.clock)
+    assert (found.is_steady, found.runs, found.median_s) == (False, 1, 20.0)
 
 
 def test_steady_needs_twenty_runs() -> None:
@@ -136,8 +136,7 @@ def test_alternation_compares_within_rounds() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: measure_latency(int, max_runs=0),
-        lambda: measure_latency(int, counted_runs=1),
+        lambda: warm_up(int, max_runs=0),
         lambda: measure_throughput(int, in_flight=0),
         lambda: alternate({}),
         lambda: alternate({"a": int}, rounds=0),

@@ -163,11 +163,11 @@ def test_guard_goes_on_to_the_next_attempt_when_the_first_is_slower_than_float()
     assert [step.attempt for step in result.steps] == ["signed", "unsigned"]
 
 
-def test_guard_repairs_the_attempt_that_lost_least_among_the_faster():
+def test_guard_gives_each_attempt_its_known_offenders_then_goes_on_with_the_one_that_lost_least_among_the_faster():
     def measure(form: tuple[str, FloatLayers]) -> GuardMeasurement:
         name, floating = form
         start = {"clamped": 0.2, "narrow": 0.03, "slow": 0.0}[name]
-        fixed = "head-output" in floating.names
+        fixed = "block 1" in floating.names
         return measurement(0.005 if fixed else start, integers(floating), latency_ms=12.0 if name == "slow" else 5.0)
 
     attempts = [
@@ -175,8 +175,19 @@ def test_guard_repairs_the_attempt_that_lost_least_among_the_faster():
         for name in ("clamped", "narrow", "slow")
     ]
     result = run_guard(attempts, measure, layers=LAYERS, rank=lambda g: g, settings=GuardSettings(float_latency_ms=9.0))
-    assert [step.attempt for step in result.steps] == ["clamped", "narrow", "slow", "narrow"]
+    assert [step.attempt for step in result.steps] == [*["clamped"] * 3, *["narrow"] * 3, "slow", "narrow"]
+    assert [step.returned for step in result.steps[-3:]] == [("attention",), (), ("block 1",)]
+    assert result.steps[-1].float_groups == ("decode", "head-output", "attention", "block 1")
     assert result.end is GuardEnd.FITS
+
+
+def test_guard_takes_an_attempt_repaired_by_its_known_offenders_before_it_tries_another_way():
+    def measure(form: tuple[str, FloatLayers]) -> GuardMeasurement:
+        return measurement(0.005 if "head-output" in form[1].names else 0.02, integers(form[1]))
+
+    attempts = [Attempt(name=name, quantize=lambda floating, name=name: (name, floating)) for name in ("fine", "coarse")]
+    result = run_guard(attempts, measure, layers=LAYERS, rank=lambda g: g, settings=GuardSettings())
+    assert [(step.attempt, step.returned) for step in result.steps] == [("fine", ()), ("fine", ("head-output",))]
 
 
 def test_guard_tells_each_step_before_the_next_is_made():

@@ -56,7 +56,8 @@ def write_ir(graph: Any, *, compress_to_fp16: bool = False) -> dict[str, bytes]:
     """Writes an `openvino.Model` as IR, the same bytes for the same graph.
 
     Args:
-        graph: the model, as `Core.read_model` or `nncf.quantize` give it. It is not changed.
+        graph: the model, as `Core.read_model` gives it of an ONNX file, or `nncf.quantize`. It is not changed. One read
+            from an IR with 8-bit weights would lose them: they are folded to floats.
         compress_to_fp16: whether weights are stored in 16 bits.
 
     Returns:

@@ -11,15 +11,22 @@ from shipsight.build.measure.inference import (
 )
 from shipsight.build.measure.intervals import Interval, Outcome, compare, outcome, pooled_interval
 from shipsight.build.measure.labels import Labels
-from shipsight.build.measure.speed import ColdStart, Speed, measure_cold_start, measure_size_mb, measure_speed
+from shipsight.build.measure.speed import (
+    ColdStart,
+    Speed,
+    SpeedSubject,
+    measure_cold_start,
+    measure_size_mb,
+    measure_speed,
+)
 from shipsight.build.measure.splits import CALIBRATION_COUNT, Splits, choose_calibration, split_dataset
 from shipsight.build.measure.timing import (
     Alternation,
-    Latency,
     Percentiles,
+    WarmUp,
     alternate,
-    measure_latency,
     measure_throughput,
+    warm_up,
 )
 
 __all__ = [
@@ -33,13 +40,14 @@ __all__ = [
     "ImageScore",
     "Interval",
     "Labels",
-    "Latency",
     "Outcome",
     "Percentiles",
     "PreparedImages",
     "Sample",
     "Speed",
+    "SpeedSubject",
     "Splits",
+    "WarmUp",
     "alternate",
     "choose_calibration",
     "compare",
@@ -48,7 +56,6 @@ __all__ = [
     "iterate_predictions",
     "load_dataset",
     "measure_cold_start",
-    "measure_latency",
     "measure_size_mb",
     "measure_speed",
     "measure_throughput",
@@ -56,4 +63,5 @@ __all__ = [
     "pooled_interval",
     "predict_samples",
     "split_dataset",
+    "warm_up",
 ]

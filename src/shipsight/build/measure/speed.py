@@ -3,7 +3,9 @@
 
 What for: the figures beside a variant's accuracy. Leaves to others: the clockwork (`timing`), which machine this is
 (`proof`), what a prediction consists of (the caller's `predict_one`). Invariants: latency is measured at batch 1 with
-nothing else in flight; cold start and memory come from a fresh process of its own. Stable.
+nothing else in flight, and variants that are measured together take turns, so that other load on the machine falls on
+all of them alike; engine time is that of the very runs that latency is of; cold start and memory come from a fresh
+process of its own. Stable.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,15 +28,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shipsight.build.measure.timing import Clock, Latency, Percentiles, measure_latency, measure_throughput
-from shipsight.engines.contract import EngineOptions, EngineSession
+from shipsight.build.measure.timing import Clock, Percentiles, alternate, measure_throughput, warm_up
+from shipsight.engines.contract import EngineOptions, EngineSession, PrecisionReport
 from shipsight.errors import CorruptError, InternalError, LimitError, UsageError
 from shipsight.model import Card, Variant
 
-__all__ = ["ColdStart", "Speed", "measure_cold_start", "measure_size_mb", "measure_speed"]
+__all__ = ["ColdStart", "Speed", "SpeedSubject", "measure_cold_start", "measure_size_mb", "measure_speed"]
 
 _COLD_START_LIMIT_S = 300.0
 _ANSWER_MARK = "shipsight-cold-start "
+_ROUNDS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class SpeedSubject:
+    """Something whose speed is measured.
+
+    Attributes:
+        open_session: opens it; called twice, for latency and for throughput.
+        predict_one: one prediction, from a decoded image to predictions, with one inference; called from several
+            threads for the throughput.
+    """
+
+    open_session: Callable[[EngineOptions], EngineSession]
+    predict_one: Callable[[EngineSession], object]
 
 
 @dataclass(frozen=True)
@@ -59,7 +77,7 @@ class Speed:
         throughput_ips: images per second, decoded image to predictions, with `requests` in flight.
         requests: predictions in flight for the throughput.
         threads: of the engine, None where the engine chose.
-        is_steady: whether times had become steady before they were counted, for latency and engine alike.
+        is_steady: whether times had become steady before they were counted.
         warmup_runs: runs before latency was counted.
         counted_runs: runs that the latency is of.
         cold_start_ms: from starting a process to the first prediction, None where not measured.
@@ -122,67 +140,114 @@ def _optional(value: Any) -> float | None:  # noqa: ANN401 - read from JSON
 
 
 def measure_speed(
-    open_session: Callable[[EngineOptions], EngineSession],
-    predict_one: Callable[[EngineSession], object],
+    subjects: Mapping[str, SpeedSubject],
     *,
-    tensor: NDArray[Any] | None = None,
     threads: int | None = None,
     device: str = "cpu",
     requests: int | None = None,
     max_runs: int = 300,
     max_seconds: float = 15.0,
     counted_runs: int = 100,
+    counted_seconds: float = 10.0,
     throughput_seconds: float = 3.0,
     clock: Clock = time.perf_counter,
-) -> Speed:
-    """Measures latency and throughput of a variant.
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Speed]:
+    """Measures latency, in alternating rounds, and throughput of several variants.
+
+    All are open at once while latency is measured.
 
     Args:
-        open_session: opens the variant; called twice, for latency and for throughput.
-        predict_one: one prediction, from a decoded image; called from several threads for the throughput.
-        tensor: what the engine alone is timed with, of the session's input; None (default) for seeded noise.
+        subjects: by name.
         threads: of the engine, None (default) leaves the choice to it.
         device: that the engine runs on.
         requests: predictions in flight for the throughput, None (default) for one a core, at least 2.
         max_runs: most warm-up runs.
         max_seconds: longest warm-up in seconds.
-        counted_runs: runs that are counted.
+        counted_runs: runs of each that are counted, in ten rounds; 10 and more.
+        counted_seconds: how long the counted runs of the slowest may take: all are given fewer runs where it would take
+            longer, though never fewer than 10.
         throughput_seconds: how long throughput is measured.
         clock: monotonic seconds.
+        on_progress: called with parts done and parts in all.
 
     Returns:
-        The speed, without cold start, memory and size.
+        The speed of each, without cold start, memory and size.
+
+    Raises:
+        UsageError: there is no subject, or too few runs.
     """
-
-    def time_call(call: Callable[[], object]) -> Latency:
-        return measure_latency(call, max_runs=max_runs, max_seconds=max_seconds, counted_runs=counted_runs, clock=clock)
-
-    with open_session(EngineOptions(device=device, threads=threads)) as session:
-        fed = _noise(session) if tensor is None else tensor
-        engine = time_call(lambda: session.infer(fed))
-        whole = time_call(lambda: predict_one(session))
+    if not subjects or counted_runs < _ROUNDS:
+        raise UsageError("nothing to time", where="measure_speed", got=f"{len(subjects)} and {counted_runs} runs")
+    tell = on_progress or (lambda done, total: None)
+    parts = 2 * len(subjects) + _ROUNDS
     count = max(2, _core_count()) if requests is None else requests
-    with open_session(EngineOptions(device=device, threads=threads, requests=count)) as session:
-        throughput = measure_throughput(
-            lambda: predict_one(session), in_flight=count, seconds=throughput_seconds, clock=clock
+    with contextlib.ExitStack() as stack:
+        opened: dict[str, _Stopwatch] = {}
+        for name, subject in subjects.items():
+            session = subject.open_session(EngineOptions(device=device, threads=threads))
+            opened[name] = _Stopwatch(stack.enter_context(session), clock)
+        calls = {name: partial(subject.predict_one, opened[name]) for name, subject in subjects.items()}
+        warmed = {}
+        for name, call in calls.items():
+            warmed[name] = warm_up(call, max_runs=max_runs, max_seconds=max_seconds, clock=clock)
+            tell(len(warmed), parts)
+        slowest_s = max(one.median_s for one in warmed.values())
+        runs = counted_runs if slowest_s <= 0 else min(counted_runs, int(counted_seconds / slowest_s))
+        runs = max(1, runs // _ROUNDS)
+        taken = alternate(
+            calls,
+            rounds=_ROUNDS,
+            runs=runs,
+            warmup_runs=0,
+            clock=clock,
+            on_round=lambda done, _: tell(len(subjects) + done, parts),
         )
-    return Speed(
-        latency_ms=whole.ms,
-        engine_ms=engine.ms,
-        throughput_ips=throughput,
-        requests=count,
-        threads=threads,
-        is_steady=engine.is_steady and whole.is_steady,
-        warmup_runs=whole.warmup_runs,
-        counted_runs=whole.counted_runs,
-    )
+        engine_ms = {name: Percentiles.of(watch.last(_ROUNDS, runs)) for name, watch in opened.items()}
+    found = {}
+    for name, subject in subjects.items():
+        with subject.open_session(EngineOptions(device=device, threads=threads, requests=count)) as session:
+            throughput = measure_throughput(
+                partial(subject.predict_one, session), in_flight=count, seconds=throughput_seconds, clock=clock
+            )
+        found[name] = Speed(
+            latency_ms=taken.latency(name),
+            engine_ms=engine_ms[name],
+            throughput_ips=throughput,
+            requests=count,
+            threads=threads,
+            is_steady=warmed[name].is_steady,
+            warmup_runs=warmed[name].runs,
+            counted_runs=_ROUNDS * runs,
+        )
+        tell(len(subjects) + _ROUNDS + len(found), parts)
+    return found
 
 
-def _noise(session: EngineSession) -> NDArray[Any]:
-    """Returns seeded noise in the range of the session's input: 0 to 255, or 0 to 1 for floats."""
-    levels = np.random.default_rng(0).integers(0, 256, size=session.input.shape)
-    dtype = np.dtype(session.input.dtype)
-    return levels.astype(dtype) if dtype.kind in "ui" else (levels / 255).astype(dtype)
+class _Stopwatch(EngineSession):
+    """A session whose inferences are timed."""
+
+    def __init__(self, session: EngineSession, clock: Clock) -> None:
+        self.input, self.outputs = session.input, session.outputs
+        self._session, self._clock = session, clock
+        self._times_s: list[float] = []
+
+    def infer(self, tensor: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        begin = self._clock()
+        outputs = self._session.infer(tensor)
+        self._times_s.append(self._clock() - begin)
+        return outputs
+
+    def last(self, rounds: int, runs: int) -> list[float]:
+        """Returns the seconds of the last rounds, each of one uncounted run and `runs` counted ones."""
+        times = np.asarray(self._times_s[-rounds * (runs + 1) :]).reshape(rounds, runs + 1)
+        return [float(value) for value in times[:, 1:].ravel()]
+
+    def precision(self) -> PrecisionReport:
+        return self._session.precision()
+
+    def close(self) -> None:
+        self._session.close()
 
 
 def _core_count() -> int:

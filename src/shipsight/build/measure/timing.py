@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from shipsight.errors import CorruptError, UsageError
 
-__all__ = ["Alternation", "Clock", "Latency", "Percentiles", "alternate", "measure_latency", "measure_throughput"]
+__all__ = ["Alternation", "Clock", "Percentiles", "WarmUp", "alternate", "measure_throughput", "warm_up"]
 
 Clock = Callable[[], float]
 """Monotonic seconds."""
@@ -29,7 +29,6 @@ Clock = Callable[[], float]
 _WINDOW = 10
 _MEDIAN_TOLERANCE = 0.05
 _SPREAD_TOLERANCE = 0.25
-_LEAST_COUNTED_RUNS = 5
 
 
 @dataclass(frozen=True)
@@ -72,20 +71,18 @@ class Percentiles:
 
 
 @dataclass(frozen=True)
-class Latency:
-    """What `measure_latency` found.
+class WarmUp:
+    """How warming up went.
 
     Attributes:
-        ms: percentiles of the counted runs.
-        is_steady: whether warm-up ended because the times had become steady.
-        warmup_runs: runs before counting began.
-        counted_runs: runs that the percentiles are of.
+        is_steady: whether it ended because the times had become steady.
+        runs: how many there were.
+        median_s: of the last ten runs, or of all where there were fewer.
     """
 
-    ms: Percentiles
     is_steady: bool
-    warmup_runs: int
-    counted_runs: int
+    runs: int
+    median_s: float
 
 
 def is_steady(times_s: Sequence[float]) -> bool:
@@ -99,41 +96,29 @@ def is_steady(times_s: Sequence[float]) -> bool:
     return bool(drift <= _MEDIAN_TOLERANCE * np.median(before) and high - low <= _SPREAD_TOLERANCE * middle)
 
 
-def measure_latency(
-    call: Callable[[], object],
-    *,
-    max_runs: int = 300,
-    max_seconds: float = 15.0,
-    counted_runs: int = 100,
-    counted_seconds: float = 10.0,
-    clock: Clock = time.perf_counter,
-) -> Latency:
-    """Times a call at batch 1, one after the other.
+def warm_up(
+    call: Callable[[], object], *, max_runs: int = 300, max_seconds: float = 15.0, clock: Clock = time.perf_counter
+) -> WarmUp:
+    """Calls until the times are steady.
 
     Args:
         call: what is timed.
-        max_runs: most warm-up runs, 1 and more.
-        max_seconds: longest warm-up in seconds.
-        counted_runs: runs that are counted afterwards, 5 and more.
-        counted_seconds: seconds after which counting ends early, though not before 5 runs.
+        max_runs: most runs, 1 and more.
+        max_seconds: longest time in seconds.
         clock: monotonic seconds.
 
     Raises:
-        UsageError: a number of runs is too small.
+        UsageError: the number of runs is too small.
     """
-    if max_runs < 1 or counted_runs < _LEAST_COUNTED_RUNS:
-        raise UsageError("too few runs", where="measure_latency", got=f"{max_runs} and {counted_runs}")
-    warmup: list[float] = []
-    begin = clock()
-    steady = False
-    while len(warmup) < max_runs and not steady and clock() - begin < max_seconds:
-        warmup.append(_time(call, clock))
-        steady = is_steady(warmup)
+    if max_runs < 1:
+        raise UsageError("too few runs", where="warm_up", expected="1 or more", got=max_runs)
     times: list[float] = []
     begin = clock()
-    while len(times) < counted_runs and (len(times) < _LEAST_COUNTED_RUNS or clock() - begin < counted_seconds):
+    steady = False
+    while not times or (len(times) < max_runs and not steady and clock() - begin < max_seconds):
         times.append(_time(call, clock))
-    return Latency(Percentiles.of(times), steady, len(warmup), len(times))
+        steady = is_steady(times)
+    return WarmUp(steady, len(times), float(np.median(times[-_WINDOW:])))
 
 
 def _time(call: Callable[[], object], clock: Clock) -> float:
@@ -253,6 +238,7 @@ def alternate(
     runs: int = 5,
     warmup_runs: int = 5,
     clock: Clock = time.perf_counter,
+    on_round: Callable[[int, int], None] | None = None,
 ) -> Alternation:
     """Times several calls in turns, so that what else the machine does falls on all of them alike.
 
@@ -265,6 +251,7 @@ def alternate(
         runs: counted runs of a call in a round, 1 and more.
         warmup_runs: runs of each call before the first round.
         clock: monotonic seconds.
+        on_round: called with rounds done and rounds in all.
 
     Raises:
         UsageError: there are no calls, or a number is too small.
@@ -283,4 +270,6 @@ def alternate(
             call()
             for run in range(runs):
                 times[index, turn, run] = _time(call, clock)
+        if on_round is not None:
+            on_round(turn + 1, rounds)
     return Alternation(names, times)

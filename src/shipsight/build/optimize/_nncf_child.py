@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process that NNCF runs in: reads one job from a folder, writes the quantized model beside it. Private.
 
-A process of its own keeps what NNCF and the packages it pulls in (torch, where it is installed) would leave behind out
-of the caller: progress bars on standard output, warnings, logging set up, global random state, a gigabyte of memory.
+A process of its own keeps what NNCF and the packages it pulls in would leave behind out of the caller: progress bars on standard output, warnings, logging set up, global random state, a gigabyte of memory.
 It is given, in its working folder: `model.onnx`, `calibration.npy` ((n, h, w, 3) uint8) and `job.json`
 (`card, float_nodes, overflow_fix, seed`). It writes `model.xml` and `model.bin`.
 """
@@ -21,6 +20,8 @@ __all__ = ["main"]
 
 def main(folder: Path) -> None:
     """Does the job in a folder."""
+    # NNCF imports PyTorch where it is installed, for seconds; the OpenVINO side does without.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     import nncf
     import openvino
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix

@@ -59,8 +59,8 @@ class Int8Target(StrEnum):
             )
         if self is Int8Target.X86_VNNI:
             return (
-                "INT8 weights use all 8 bits, which needs VNNI: on an x86 processor without it, results are clamped "
-                "and differ; build there, or with the target `x86`, for such machines"
+                "INT8 weights use all 8 bits: on an x86 processor without VNNI, sums of products can be clamped and "
+                "predictions differ from those measured here. For such processors, build on one of them"
             )
         return "INT8 activations and weights are signed, as Arm's kernels want them"
 

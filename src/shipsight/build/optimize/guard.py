@@ -6,8 +6,9 @@ layers to float: first those known to suffer (the decoding of boxes, DFL and the
 then the head's last layers, then attention), then the others in order of measured sensitivity, ever more at once. It
 ends when the drop fits, or when too few layers are left in integers, or when INT8 is no faster than float.
 
-Where there are several ways to quantize (attempts: other weight range, other recipe) the first that fits and is faster
-than float is taken; where none is, the best of them is repaired.
+Where there are several ways to quantize (attempts: other weight range, other recipe) each is tried as it is and with the
+known offenders in float, and the first that fits and is faster than float is taken; where none is, the best of them goes
+on with the ranked layers.
 
 Leaves to others: quantizing (given as functions), measuring accuracy and speed (given as a function, on guard images,
 never on those reported), the decision to ship (the pipeline's, on the report images). Invariants: each step is recorded
@@ -17,7 +18,7 @@ never fewer integers than the floor, and is faster than float. Stable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
@@ -204,38 +205,43 @@ def run_guard(
     if not attempts:
         raise UsageError("the guard needs a way to quantize", where="attempts", got=0)
     search = _Search(measure, settings, on_step)
-    start = layers.always_float
+    offenders = [layers.of_role(role) for role in _OFFENDERS if layers.of_role(role)]
     for attempt in attempts:
-        if search.try_form(attempt, start, ()) or search.is_exhausted:
+        if search.is_exhausted:
             break
+        if search.try_form(attempt, layers.always_float, ()):
+            return search.result()
+        if _return_layers(search, attempt, layers.always_float, offenders):
+            return search.result()
     best = search.best_attempt(attempts)
     if best is not None and not search.has_found:
-        _return_layers(search, best, layers, rank)
+        floating = layers.always_float.plus(group for groups in offenders for group in groups)
+        _return_layers(search, best, floating, _ranked_rest(layers, rank))
     return search.result()
 
 
 def _return_layers(
     search: _Search[FilesT],
     attempt: Attempt[FilesT],
-    layers: LayerMap,
-    rank: Callable[[Sequence[LayerGroup]], Sequence[LayerGroup]],
-) -> None:
-    floating = layers.always_float
-    for groups in _order(layers, rank):
-        if search.is_exhausted or not search.may_go_on(attempt):
-            return
+    floating: FloatLayers,
+    order: Iterable[Sequence[LayerGroup]],
+) -> bool:
+    """Returns ever more groups to float; tells whether a form was found that fits."""
+    steps = iter(order)
+    while not search.is_exhausted and search.may_go_on(attempt):
+        groups = next(steps, None)
+        if groups is None:
+            return False
         floating = floating.plus(groups)
         if search.try_form(attempt, floating, tuple(group.name for group in groups)):
-            return
+            return True
+    return False
 
 
-def _order(
+def _ranked_rest(
     layers: LayerMap, rank: Callable[[Sequence[LayerGroup]], Sequence[LayerGroup]]
 ) -> Iterator[tuple[LayerGroup, ...]]:
-    """Yields what is returned at each step: the known offenders, then the ranked rest in steps of 1, 1, 2, 4, ..."""
-    for role in _OFFENDERS:
-        if layers.of_role(role):
-            yield layers.of_role(role)
+    """Yields what is returned at each step after the known offenders: the ranked rest in steps of 1, 1, 2, 4, ..."""
     known = {*_OFFENDERS, LayerRole.DECODE}
     ranked = list(rank([group for group in layers.groups if group.role not in known]))
     size, done = 1, 0

@@ -166,7 +166,7 @@ def _draw_axes(frame: _Frame, metric_name: str) -> list[str]:
     return parts
 
 
-def _draw_levels(data: ReportData, frame: _Frame, labels: Labeller) -> list[str]:
+def _draw_levels(data: ReportData, frame: _Frame, labels: Labeller, drawn: Sequence[Box]) -> list[str]:
     source = data.source_accuracy
     if source is None:
         return []
@@ -179,12 +179,12 @@ def _draw_levels(data: ReportData, frame: _Frame, labels: Labeller) -> list[str]
         parts.append(element("line", x1=frame.left, x2=frame.right, y1=y, y2=y, class_=name))
         labels.discourage(Box(frame.left, y - 2, frame.right - frame.left, 4), 24)
         wide = text_width(text, 11)
-        above = name == "source"
-        box = Box(frame.right - wide - 2, y - 17 if above else y + 3, wide, 14)
+        # Where marks are in the way, the other side of the line or its other end.
+        sides = (y - 17, y + 3) if name == "source" else (y + 3, y - 17)
+        places = [Box(x, side, wide, 14) for x in (frame.right - wide - 2, frame.left + 2) for side in sides]
+        box = next((place for place in places if not any(place.overlap(one) for one in drawn)), places[0])
         labels.block(box)
-        parts.append(
-            element("text", text=text, x=frame.right - 2, y=box.y + 11, text_anchor="end", class_="note", font_size=11)
-        )
+        parts.append(element("text", text=text, x=box.x, y=box.y + 11, class_="note", font_size=11))
     return parts
 
 
@@ -196,9 +196,11 @@ def _draw_scatter(data: ReportData, variants: Sequence[Mapping[str, Any]], width
         x = frame.x(float(_latency(variant) or 0))
         points.append(_Point(variant, x, frame.y(value), frame.y(high), frame.y(low)))
     labels = Labeller(Box(frame.left, frame.top - 8, frame.right - frame.left, frame.bottom - frame.top + 8))
-    levels = _draw_levels(data, frame, labels)
-    for point in points:
-        labels.block(Box(point.x - 8, point.y - 8, 16, 16))
+    marks = [Box(point.x - 8, point.y - 8, 16, 16) for point in points]
+    errors = [Box(point.x - 4, point.top, 8, point.bottom - point.top) for point in points]
+    levels = _draw_levels(data, frame, labels, [*marks, *errors])
+    for point, mark in zip(points, marks, strict=True):
+        labels.block(mark)
         labels.discourage(Box(point.x - 3, point.top, 6, point.bottom - point.top), 12)
     front = sorted((p for p in points if p.variant.get("on_front")), key=lambda point: point.x)
     for point, following in zip(front, [*(p.x for p in front[1:]), frame.right], strict=False):
