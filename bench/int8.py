@@ -132,7 +132,8 @@ def ours_openvino(onnx: bytes, images: list[Any], card: Card, threads: int, rest
 
 def ours_onnxruntime(onnx: bytes, images: list[Any], card: Card, threads: int) -> list[Form]:
     ranges = measure_onnx_ranges(onnx, images, card=card)
-    floating: FloatLayers = map_layers(onnx).always_float
+    layers = map_layers(onnx)
+    floating: FloatLayers = layers.always_float.plus(layers.of_role(LayerRole.HEAD_OUTPUT))
     forms = [open_form("onnxruntime fp32", "onnxruntime", {"model.onnx": onnx}, card, Precision.FP32, threads)]
     for recipe in OnnxRecipe:
         model = quantize_onnx(onnx, images, card=card, float_layers=floating, recipe=recipe, ranges=ranges)

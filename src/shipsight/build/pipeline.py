@@ -31,7 +31,7 @@ from shipsight.build.progress import Progress
 from shipsight.build.proving import Proof, prove
 from shipsight.build.quantizing import quantize
 from shipsight.build.result import BuildResult, VariantResult
-from shipsight.build.schedule import Schedule, Stage
+from shipsight.build.schedule import OPENING_COST, Schedule, Stage
 from shipsight.build.sources import Sandbox, open_source
 from shipsight.build.timing_variants import are_equal, compare_latency, predict_pixels, time_variants
 from shipsight.build.workspace import Workspace, digest_of
@@ -49,7 +49,7 @@ _TRIM_TOLERANCE = 1.05  # trimmed outputs are 14 times smaller for whoever moves
 
 def run_build(model: Path, *, out: Path | None, options: BuildOptions, progress: Progress) -> BuildResult:
     """Builds a bundle; see `shipsight.build.build`."""
-    progress.step("opening the source, reading the data set")
+    progress.step("opening the source, reading the data set", OPENING_COST)
     with open_source(
         model,
         card_file=options.card_file,

@@ -115,7 +115,7 @@ def _attempts(
         return openvino_attempts(graph, calibration, card=card, seed=job.options.seed)
 
     def named(attempt: Attempt[bytes]) -> Attempt[Files]:
-        return Attempt(attempt.name, lambda floating: {"model.onnx": attempt.quantize(floating)})
+        return Attempt(attempt.name, lambda floating: {"model.onnx": attempt.quantize(floating)}, attempt.spared)
 
     return [named(attempt) for attempt in onnxruntime_attempts(graph, calibration, card=card)]
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the stages of a build are expected to cost, for the estimate of the time left: arithmetic, no I/O.
 
-The unit is one float inference at the first input size. Counts of inferences follow from the options and the data; what a
-stage does besides is a constant in the same unit, measured on YOLO11n at 640 px on two cores. Private to `build`.
+The unit is one float inference at 640 x 640 pixels. Counts of inferences follow from the options and the data; what a stage
+does besides is a constant in the same unit, measured on YOLO11n on two cores. Private to `build`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Schedule", "Stage"]
+__all__ = ["OPENING_COST", "Schedule", "Stage"]
 
 Size = tuple[int, int]
+_UNIT_PIXELS = 640 * 640
+OPENING_COST = 80.0
+"""Of opening the source and reading the data set, which come before the rest can be planned."""
 
 
 class Stage(StrEnum):
@@ -56,20 +59,21 @@ class Schedule:
 
     def cost(self, stage: Stage, size_hw: Size | None = None) -> float:
         """Returns the cost of one step of a stage at a size, None for the first."""
-        share = 1.0 if size_hw is None else _area(size_hw) / _area(self.sizes_hw[0])
+        height, width = self.sizes_hw[0] if size_hw is None else size_hw
+        share = height * width / _UNIT_PIXELS
         fixed, inferences = {
-            Stage.OPEN: (60.0, 0.0),
-            Stage.EXPORT: (120.0, 0.0),
-            Stage.FORM: (10.0, 130.0),
-            Stage.FLOAT: (10.0, 0.0),
-            Stage.INT8: (100.0, 4.0 * self.calibration + 3.0 * (self.guard + 100)),
-            Stage.SOURCE: (60.0, 2.0 * self.report),
+            Stage.OPEN: (OPENING_COST, 0.0),
+            Stage.EXPORT: (40.0, 0.0),
+            Stage.FORM: (30.0, 70.0),
+            Stage.FLOAT: (4.0, 0.0),
+            Stage.INT8: (80.0, 4.0 * self.calibration + 3.0 * (self.guard + 60)),
+            Stage.SOURCE: (20.0, 1.5 * self.report),
             Stage.ACCURACY: (10.0, 1.2 * self.report),
-            Stage.SPEED: (60.0 * self.variants, 230.0 * self.variants),
-            Stage.GOLDEN: (40.0, 100.0),
-            Stage.RECORD: (20.0, 120.0),
-            Stage.STATISTICS: (20.0, 2.0 * self.training),
-            Stage.WRITE: (40.0, 0.0),
+            Stage.SPEED: (100.0 * self.variants, 100.0 * self.variants),
+            Stage.GOLDEN: (80.0, 100.0),
+            Stage.RECORD: (15.0, 70.0),
+            Stage.STATISTICS: (40.0, 1.5 * self.training),
+            Stage.WRITE: (10.0, 0.0),
         }[stage]
         return fixed + inferences * share
 
@@ -94,7 +98,3 @@ class Schedule:
             }
             total += sum(count * self.cost(stage, size_hw) for stage, count in counts.items())
         return total
-
-
-def _area(size_hw: Size) -> int:
-    return size_hw[0] * size_hw[1]

@@ -61,6 +61,9 @@ def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: 
     return table
 
 
+_LEAST_SHARE = 0.01  # before, there is nothing to tell the time left from
+
+
 class TerminalProgress:
     """On standard error: the steps, how far the whole is, and an estimate of the time left.
 
@@ -127,7 +130,7 @@ class TerminalProgress:
 
     def _left(self, done: float) -> str:
         """Returns the time left in words, empty while there is nothing to tell it from."""
-        if self._whole is None or done <= 0:
+        if self._whole is None or done < _LEAST_SHARE * self._whole:
             return ""
         seconds = (self._clock() - self._begin_s) * max(self._whole - done, 0.0) / done
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"

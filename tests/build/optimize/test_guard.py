@@ -185,9 +185,25 @@ def test_guard_takes_an_attempt_repaired_by_its_known_offenders_before_it_tries_
     def measure(form: tuple[str, FloatLayers]) -> GuardMeasurement:
         return measurement(0.005 if "head-output" in form[1].names else 0.02, integers(form[1]))
 
-    attempts = [Attempt(name=name, quantize=lambda floating, name=name: (name, floating)) for name in ("fine", "coarse")]
+    attempts = [
+        Attempt(name=name, quantize=lambda floating, name=name: (name, floating)) for name in ("fine", "coarse")
+    ]
     result = run_guard(attempts, measure, layers=LAYERS, rank=lambda g: g, settings=GuardSettings())
     assert [(step.attempt, step.returned) for step in result.steps] == [("fine", ()), ("fine", ("head-output",))]
+
+
+def test_guard_begins_an_attempt_with_what_it_spares():
+    attempt = Attempt(name="plain", quantize=lambda floating: floating, spared=(LayerRole.HEAD_OUTPUT,))
+    result = run_guard(
+        [attempt],
+        drops_by({"attention": 0.05, "block 2": 0.05}),
+        layers=LAYERS,
+        rank=lambda g: g,
+        settings=GuardSettings(),
+    )
+    assert [step.returned for step in result.steps] == [(), ("attention",), ("block 1",), ("block 2",)]
+    assert result.steps[0].float_groups == ("decode", "head-output")
+    assert result.end is GuardEnd.FITS
 
 
 def test_guard_tells_each_step_before_the_next_is_made():

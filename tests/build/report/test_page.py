@@ -121,11 +121,24 @@ def test_report_says_whether_it_works(full_data: ReportData, outcome: str, word:
     assert f'<p class="word">{word}</p>' in render_report(replace(full_data, variants=variants))
 
 
-def test_report_says_that_it_does_not_match_when_parity_failed(full_data: ReportData) -> None:
-    default = full_data.default_variant
-    assert default is not None
-    parity = {"variants": {default["name"]: {"groups": [], "predictions": {}, "passed": False}}}
-    assert "Does not match" in render_report(replace(full_data, parity=parity))
+def test_report_says_that_predictions_moved_when_the_parity_gate_was_missed(
+    full_data: ReportData, unmeasured_data: ReportData
+) -> None:
+    def missing_its_gate(data: ReportData, **changes: object) -> str:
+        default = data.default_variant
+        assert default is not None
+        variants = [{**one, **changes} if one["is_default"] else one for one in data.variants]
+        parity = {"variants": {default["name"]: {"groups": [], "predictions": {}, "passed": False}}}
+        return render_report(replace(data, variants=variants, parity=parity))
+
+    moved = "differ from the source model&#39;s on the golden set by more than the parity gate"
+    for outcome, word in (("passed", "Works, with differences"), ("undecided", "Works, not proven")):
+        page = missing_its_gate(full_data, outcome=outcome)
+        assert f'<p class="word">{word}</p>' in page
+        assert moved in page
+    page = missing_its_gate(unmeasured_data)
+    assert "Does not match" in page
+    assert moved in page
 
 
 def test_report_says_not_measured_and_draws_latency_without_accuracy(unmeasured_data: ReportData) -> None:

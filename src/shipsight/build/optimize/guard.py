@@ -63,10 +63,16 @@ class Attempt(Generic[FilesT]):
     Attributes:
         name: for people, for example `8-bit weights`.
         quantize: makes the files with the given layers in float.
+        spared: roles of layers that this way leaves in float from its start, beside those that always are.
     """
 
     name: str
     quantize: Callable[[FloatLayers], FilesT]
+    spared: tuple[LayerRole, ...] = ()
+
+    def start(self, layers: LayerMap) -> FloatLayers:
+        """Returns the layers in float at its start."""
+        return layers.always_float.plus(group for role in self.spared for group in layers.of_role(role))
 
 
 @dataclass(frozen=True)
@@ -205,17 +211,18 @@ def run_guard(
     if not attempts:
         raise UsageError("the guard needs a way to quantize", where="attempts", got=0)
     search = _Search(measure, settings, on_step)
-    offenders = [layers.of_role(role) for role in _OFFENDERS if layers.of_role(role)]
     for attempt in attempts:
         if search.is_exhausted:
             break
-        if search.try_form(attempt, layers.always_float, ()):
+        start = attempt.start(layers)
+        if search.try_form(attempt, start, ()):
             return search.result()
-        if _return_layers(search, attempt, layers.always_float, offenders):
+        offenders = [layers.of_role(role) for role in _OFFENDERS if role not in attempt.spared]
+        if _return_layers(search, attempt, start, [groups for groups in offenders if groups]):
             return search.result()
     best = search.best_attempt(attempts)
     if best is not None and not search.has_found:
-        floating = layers.always_float.plus(group for groups in offenders for group in groups)
+        floating = best.start(layers).plus(group for role in _OFFENDERS for group in layers.of_role(role))
         _return_layers(search, best, floating, _ranked_rest(layers, rank))
     return search.result()
 

@@ -13,6 +13,9 @@ from shipsight.build.report.data import ReportData
 __all__ = ["Figure", "Verdict", "judge", "key_figures"]
 
 
+_MISSED_GATE = "Its predictions differ from the source model's on the golden set by more than the parity gate allows."
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the report says first.
@@ -52,19 +55,22 @@ def judge(data: ReportData) -> Verdict:
     if variant is None:
         return Verdict("failed", "No default", "No variant meets what was asked for.")
     parity = (data.parity.get("variants") or {}).get(variant["name"]) or {}
-    if parity.get("passed") is False:
-        sentence = "The default variant differs from the source model by more than its parity gate allows."
-        return Verdict("failed", "Does not match", sentence)
+    misses_gate = parity.get("passed") is False
     if variant.get(data.metric) is None:
+        if misses_gate:
+            return Verdict("failed", "Does not match", f"{_MISSED_GATE} No labelled images say what that costs.")
         sentence = "Accuracy was not measured: build with --data to know what conversion cost."
         return Verdict("unmeasured", "Runs", sentence)
     sentence = _outcome_sentence(data, variant)
     words = {"passed": "Works", "undecided": "Works, not proven", "failed": "Loses too much"}
-    outcome = str(variant.get("outcome"))
-    if variant.get("is_reference"):
-        outcome = "passed"
+    outcome = "passed" if variant.get("is_reference") else str(variant.get("outcome"))
     if outcome == "undecided":
         sentence += " More images would decide it."
+    if misses_gate:
+        # On labelled images accuracy has the last word; that single predictions moved is still worth a look.
+        sentence += f" {_MISSED_GATE}"
+        if outcome == "passed":
+            return Verdict("undecided", "Works, with differences", sentence)
     return Verdict(outcome, words.get(outcome, outcome), sentence)
 
 
