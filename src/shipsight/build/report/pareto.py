@@ -182,6 +182,8 @@ def _draw_levels(data: ReportData, frame: _Frame, labels: Labeller, drawn: Seque
         # Where marks are in the way, the other side of the line or its other end.
         sides = (y - 17, y + 3) if name == "source" else (y + 3, y - 17)
         places = [Box(x, side, wide, 14) for x in (frame.right - wide - 2, frame.left + 2) for side in sides]
+        room = Box(frame.left, frame.top - 18, frame.right - frame.left, frame.bottom - frame.top + 18)
+        places = [place for place in places if place.is_inside(room)]
         box = next((place for place in places if not any(place.overlap(one) for one in drawn)), places[0])
         labels.block(box)
         parts.append(element("text", text=text, x=box.x, y=box.y + 11, class_="note", font_size=11))

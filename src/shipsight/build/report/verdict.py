@@ -46,6 +46,9 @@ def _outcome_sentence(data: ReportData, variant: Mapping[str, Any]) -> str:
     limit = "" if data.max_drop is None else f" A drop of {data.max_drop:g} was allowed."
     if change == numbers.MISSING:
         return f"The default variant computes in float, and its accuracy was not compared.{limit}"
+    drop = variant["drop"]
+    if not any(round(drop.get(key) or 0.0, 3) for key in ("value", "low", "high")):
+        return f"Its accuracy is the source model's, on {data.images_measured} images.{limit}"
     return f"Its accuracy differs from the source model's by {change} on {data.images_measured} images.{limit}"
 
 
@@ -81,7 +84,8 @@ def _reference(data: ReportData) -> Mapping[str, Any]:
 def _ratio(first: float | None, second: float | None, word: str) -> str:
     if not first or not second:
         return ""
-    return f"{first / second:.1f}\u00d7 {word} the reference"
+    ratio = f"{first / second:.1f}"
+    return "like the reference" if ratio == "1.0" else f"{ratio}\u00d7 {word} the reference"
 
 
 def key_figures(data: ReportData) -> tuple[Figure, ...]:
