@@ -330,15 +330,12 @@ def _describe_dropped(results: list[VariantResult]) -> list[BuildWarning]:
     for one in results:
         if one.variant.precision is not Precision.INT8:
             continue
+        fate = "kept, since it meets --min-map" if one.kept else "not shipped"
         if one.float_ratio is not None and one.float_ratio <= 1:
             text = f"{one.variant.name} runs at {one.float_ratio:.2f} times the speed of float here: not shipped."
             found.append(BuildWarning("int8-slower", text))
-        elif one.outcome == "failed":
-            text = (
-                f"{one.variant.name} loses {one.drop['value']:.4f} on the report images: not shipped."
-                if one.drop
-                else ""
-            )
+        elif one.outcome == "failed" and one.drop is not None:
+            text = f"{one.variant.name} loses {one.drop['value']:.4f} on the report images: {fate}."
             found.append(BuildWarning("int8-failed", text))
         elif one.outcome == "undecided":
             text = f"{one.variant.name}: these images cannot decide whether its accuracy drop is within the limit."

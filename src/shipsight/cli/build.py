@@ -141,11 +141,17 @@ def _print_result(result: dict[str, Any]) -> None:
                 number(one["memory_mb"], 0),
                 "{}/{}".format(*one["int8_layers"]) if one["precision"] == "int8" else "",
                 one["outcome"],
-                "kept" if one["kept"] else "dropped: " + one["dropped_because"],
+                "kept" if one["kept"] else "dropped",
             ]
         )
     columns = ["  variant", metric, "vs source [95 %]", "p50 ms", "p95 ms", "img/s", "MB", "RSS MB", "int8 convs"]
-    console.print(make_table([*columns, "accuracy", "in bundle"], rows))
+    console.print(make_table([*columns, "accuracy", "bundle"], rows))
+    dropped: dict[str, list[str]] = {}
+    for one in result["variants"]:
+        if not one["kept"]:
+            dropped.setdefault(one["dropped_because"], []).append(one["name"])
+    for reason, names in dropped.items():
+        console.print(f"\nDropped, {reason}: {', '.join(names)}.", style="dim", soft_wrap=True)
     if result["source"][metric] is not None:
         console.print(f"\nSource model: {metric} {result['source'][metric]:.4f} on {result['images_measured']} images.")
     console.print(f"Default: [bold]{result['default_variant']}[/]: {result['default_reason']}.")
