@@ -8,6 +8,7 @@
     |   |   |-- ImageUnreadableError      damaged or truncated
     |   |   |-- ImageFormatError          a format that is not accepted
     |   |   `-- ImageTooLargeError        more pixels than the limit, told from its header
+    |   |-- NotFoundError         nothing of that name is served
     |   |-- TensorError           a tensor of another shape, type or range
     |   |-- CardError             a card or card file that does not describe a model
     |   `-- DatasetError          a data set that cannot be read as described
@@ -22,6 +23,10 @@
     |   `-- ParityError           a variant differs from the source by more than its gate
     |-- MissingDependencyError, SandboxError     (EnvironmentLackError)  the environment           exit 3
     |-- LimitError            a resource limit: time, memory, size                     exit 2
+    |-- ServiceError          nobody: ask again later                                  exit 1
+    |   |-- OverloadedError       would be too late, so not begun
+    |   |-- DeadlineError         became too late while it waited
+    |   `-- NotReadyError         the model is loading, failed its replay or is leaving
     `-- InternalError         us: a bug                                                exit 70
 
 Rules: a class has one stable `code`; messages are built from the typed fields (what, where, expected, got, hint) and
@@ -38,6 +43,7 @@ __all__ = [
     "CardError",
     "CorruptError",
     "DatasetError",
+    "DeadlineError",
     "EnvironmentLackError",
     "EscapingPathError",
     "HashMismatchError",
@@ -51,9 +57,13 @@ __all__ = [
     "LinkError",
     "MissingDependencyError",
     "MissingFileError",
+    "NotFoundError",
+    "NotReadyError",
+    "OverloadedError",
     "ParityError",
     "ReplayMismatchError",
     "SandboxError",
+    "ServiceError",
     "ShipsightError",
     "TamperedError",
     "TensorError",
@@ -158,6 +168,12 @@ class ImageTooLargeError(ImageError):
     """An image has more pixels than the limit, told from its header before decoding."""
 
     code = "image-too-large"
+
+
+class NotFoundError(InputError):
+    """Nothing of that name is served."""
+
+    code = "not-found"
 
 
 class TensorError(InputError):
@@ -281,6 +297,31 @@ class LimitError(ShipsightError):
     """A limit on time, memory or size was reached."""
 
     code = "limit"
+
+
+class ServiceError(ShipsightError):
+    """A server cannot answer now; the same request may succeed later."""
+
+    code = "service"
+    exit_code = 1
+
+
+class OverloadedError(ServiceError):
+    """What waits already would make the answer too late, so the request was not begun."""
+
+    code = "overloaded"
+
+
+class DeadlineError(ServiceError):
+    """The answer's time passed before its turn came."""
+
+    code = "deadline"
+
+
+class NotReadyError(ServiceError):
+    """A model is loading, failed its replay or is leaving."""
+
+    code = "not-ready"
 
 
 class InternalError(ShipsightError):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from shipsight import __version__
-from shipsight.cli import bench, build, evaluate, inspect, predict, verify
+from shipsight.cli import bench, build, evaluate, inspect, predict, serve, verify
 from shipsight.cli.output import print_error
 from shipsight.errors import InternalError, ShipsightError
 
@@ -34,6 +34,7 @@ for verb, command in (
     ("predict", predict.predict_command),
     ("evaluate", evaluate.evaluate_command),
     ("bench", bench.bench_command),
+    ("serve", serve.serve_command),
 ):
     app.command(verb)(command)
 

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`shipsight serve`: bundles answer requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shipsight.cli.output import screen, warn
+from shipsight.errors import MissingDependencyError
+
+__all__ = ["serve_command"]
+
+
+# Long, since each option of the command line stands in its signature.
+def serve_command(
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles: folders or zip files.")],
+    host: Annotated[str, typer.Option(help="Address to listen on: this machine's own.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 for any free one.")] = 8000,
+    variant: Annotated[
+        list[str] | None, typer.Option(help="Variant that requests may choose; repeatable; `all` for all.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads around the engine; default: cores + 2.")] = None,
+    streams: Annotated[int | None, typer.Option(help="Inferences side by side; default: measured.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Engine threads; default: one per core.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda[:index].")] = "cpu",
+    cache: Annotated[Path | None, typer.Option(help="Folder for compiled models; default: the user's cache.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no compiled models.")] = False,
+    body_mb: Annotated[float, typer.Option(help="Largest body in 2^20 bytes.")] = 32,
+    max_pixels: Annotated[int, typer.Option(help="Most pixels of an image.")] = 50_000_000,
+    max_images: Annotated[int, typer.Option(help="Most images of a request.")] = 16,
+    head_seconds: Annotated[float, typer.Option(help="Seconds for a request's head to come.")] = 10.0,
+    body_seconds: Annotated[float, typer.Option(help="Seconds for a request's body to come.")] = 30.0,
+    deadline: Annotated[float, typer.Option(help="Seconds for an answer where a request names none.")] = 10.0,
+    drain: Annotated[float, typer.Option(help="Seconds for requests in flight when the server leaves.")] = 20.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Tell what happens as JSON lines.")] = False,
+) -> None:
+    """Answer requests with bundles, each ready only once its golden set was replayed here."""
+    from importlib.util import find_spec
+
+    for package in ("uvicorn", "starlette", "uvloop", "httptools", "prometheus_client", "python_multipart"):
+        if find_spec(package) is None:
+            raise MissingDependencyError(
+                f"package {package} is not installed", hint="Run: pip install 'shipsight[serve]'"
+            )
+    from shipsight.serve import Limits, ServeOptions, Supervisor, bind_listener
+
+    options = ServeOptions(
+        bundles=tuple(bundles),
+        host=host,
+        port=port,
+        variants=tuple(variant or ()),
+        workers=workers,
+        streams=streams,
+        threads=threads,
+        device=device,
+        cache_dir=None if no_cache else (cache or _user_cache()),
+        drain_s=drain,
+        limits=Limits(
+            body_bytes=int(body_mb * 2**20),
+            image_pixels=max_pixels,
+            images=max_images,
+            header_s=head_seconds,
+            body_s=body_seconds,
+            deadline_s=deadline,
+        ),
+    )
+    listener = bind_listener(options.host, options.port)
+    address = _address(listener.getsockname())
+
+    def ready(models: list[dict[str, Any]]) -> None:
+        if as_json:
+            _tell({"event": "ready", "url": address, "models": models})
+        else:
+            _print_ready(address, models)
+
+    def death(status: int, pause_s: float) -> None:
+        if as_json:
+            _tell({"event": "restart", "status": status, "pause_s": pause_s})
+        warn("restart", f"the serving process ended with {status}; the next starts in {pause_s:g} s")
+
+    failed = Supervisor(options, listener, on_ready=ready, on_death=death).run()
+    if failed is not None:
+        if as_json:
+            _tell({"error": failed["error"]})
+        error = failed["error"]
+        parts = [error.get(key) for key in ("where", "what", "expected", "got", "hint")]
+        screen(stderr=True).print(
+            f"[bold red]error[/] [dim]({error['code']})[/]",
+            "; ".join(str(part) for part in parts if part),
+            soft_wrap=True,
+        )
+        raise typer.Exit(failed["exit_code"])
+
+
+def _tell(event: dict[str, Any]) -> None:
+    """Prints one line of JSON at once: whoever reads it waits for it."""
+    sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shipsight" / "compiled"
+
+
+def _address(name: tuple[Any, ...]) -> str:
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"http://{host}:{name[1]}"
+
+
+def _print_ready(address: str, models: list[dict[str, Any]]) -> None:
+    console = screen()
+    told = ", ".join(f"{one['name']} {one['version']} ({', '.join(one['variants'])})" for one in models)
+    for line in (
+        f"Serving {told}",
+        f"  page      {address}/",
+        f"  health    {address}/healthz   {address}/readyz",
+        f"  metrics   {address}/metrics",
+        f"  try it    curl --data-binary @photo.jpg {address}/v1/models/{models[0]['name']}/predict",
+    ):
+        console.print(line, soft_wrap=True, markup=False)

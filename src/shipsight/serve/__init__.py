@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle answers requests: scheduling, models in service, protocols, the app and its supervisor.
+
+What stands here is light: the supervisor's process imports no engine.
+"""
+
+from shipsight.serve.limits import Limits
+from shipsight.serve.options import ServeOptions
+from shipsight.serve.supervisor import Supervisor, bind_listener
+
+__all__ = ["Limits", "ServeOptions", "Supervisor", "bind_listener"]

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a server may be told. Frozen, checked on creation, and passed to the serving process as JSON. Stable."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from shipsight.errors import UsageError
+from shipsight.serve.limits import Limits
+
+__all__ = ["ServeOptions"]
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """One server.
+
+    Attributes:
+        bundles: paths of bundles, one and more.
+        host: address that is listened on; a loopback address.
+        port: TCP port, 0 for any free one.
+        variants: names of variants that requests may choose beside the default; `all` for all.
+        workers: threads that decode, infer and postprocess; None for two more than the cores.
+        streams: requests side by side in an engine, None measures what pays.
+        threads: of an engine, None for one per core.
+        device: `cpu` or `cuda[:index]`.
+        cache_dir: where engines keep compiled forms, None for nowhere.
+        drain_s: seconds that requests in flight are given when the server leaves.
+        limits: on requests.
+    """
+
+    bundles: tuple[Path, ...]
+    host: str = "127.0.0.1"
+    port: int = 8000
+    variants: tuple[str, ...] = ()
+    workers: int | None = None
+    streams: int | None = None
+    threads: int | None = None
+    device: str = "cpu"
+    cache_dir: Path | None = None
+    drain_s: float = 20.0
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not self.bundles:
+            raise UsageError("a server needs a bundle", where="BUNDLE", got=0)
+        if len({path.resolve() for path in self.bundles}) != len(self.bundles):
+            raise UsageError("a bundle is named twice", where="BUNDLE", got=", ".join(map(str, self.bundles)))
+        if not 0 <= self.port <= 65535:
+            raise UsageError("no such port", where="--port", expected="0 to 65535", got=self.port)
+        for name in ("workers", "streams", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError("too few", where=f"--{name}", expected="1 or more", got=value)
+        if self.host != "localhost":
+            try:
+                is_local = ipaddress.ip_address(self.host).is_loopback
+            except ValueError:
+                raise UsageError(
+                    "not an address", where="--host", expected="127.0.0.1, ::1 or localhost", got=self.host
+                ) from None
+            if not is_local:
+                raise UsageError(
+                    "a server without TLS and authentication listens on this machine only",
+                    where="--host",
+                    expected="127.0.0.1, ::1 or localhost",
+                    got=self.host,
+                    hint="Put a proxy that does both in front of it.",
+                )
+
+    def to_json(self) -> str:
+        """Returns the options as text."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> ServeOptions:
+        """Reads what `to_json` wrote."""
+        told = json.loads(text)
+        return cls(
+            **{
+                **told,
+                "bundles": tuple(map(Path, told["bundles"])),
+                "variants": tuple(told["variants"]),
+                "cache_dir": None if told["cache_dir"] is None else Path(told["cache_dir"]),
+                "limits": Limits(**told["limits"]),
+            }
+        )

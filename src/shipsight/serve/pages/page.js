@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+"use strict";
+const at = (id) => document.getElementById(id);
+const COLOURS = ["#ff6348", "#1e90ff", "#2ed573", "#ffb800", "#a55eea", "#00d2d3", "#ff6bb5", "#7ba700"];
+
+function cell(row, text, kind) {
+  const made = row.insertCell();
+  made.textContent = text;
+  if (kind) made.className = kind;
+}
+
+async function refresh() {
+  try {
+    const [models, ready] = await Promise.all([fetch("/v1/models"), fetch("/readyz")]);
+    const told = (await models.json()).models;
+    const load = (await ready.json()).load || {};
+    at("state").textContent = ready.ok ? "ready" : "not ready";
+    at("state").className = ready.ok ? "good" : "bad";
+    const body = at("models");
+    body.replaceChildren();
+    for (const one of told) {
+      const row = body.insertRow();
+      cell(row, one.name);
+      cell(row, one.version);
+      cell(row, one.error ? `${one.state}: ${one.error.what}` : one.state, one.state === "failed" ? "failed" : "");
+      cell(row, one.task);
+      cell(row, one.default_variant);
+      cell(row, String(load[`${one.name}/${one.version}`]?.waiting ?? 0), "n");
+    }
+    const choice = at("model");
+    const names = [...new Set(told.map((one) => one.name))];
+    if (names.join("\n") !== [...choice.options].map((one) => one.value).join("\n")) {
+      choice.replaceChildren(...names.map((name) => new Option(name, name)));
+    }
+  } catch (error) {
+    at("state").textContent = "no answer";
+    at("state").className = "bad";
+  }
+}
+
+function outline(pen, one) {
+  if (one.corners_xy) {
+    pen.beginPath();
+    one.corners_xy.forEach(([x, y], index) => (index ? pen.lineTo(x, y) : pen.moveTo(x, y)));
+    pen.closePath();
+    pen.stroke();
+    return one.corners_xy[0];
+  }
+  const [x0, y0, x1, y1] = one.box_xyxy;
+  pen.strokeRect(x0, y0, x1 - x0, y1 - y0);
+  return [x0, y0];
+}
+
+function draw(bitmap, predictions) {
+  const canvas = at("picture");
+  canvas.width = bitmap.width;
+  canvas.height = bitmap.height;
+  canvas.hidden = false;
+  const pen = canvas.getContext("2d");
+  pen.drawImage(bitmap, 0, 0);
+  const size = Math.max(12, Math.round(Math.hypot(bitmap.width, bitmap.height) / 60));
+  pen.lineWidth = Math.max(2, size / 6);
+  pen.font = `${size}px system-ui, sans-serif`;
+  pen.textBaseline = "top";
+  for (const one of predictions) {
+    pen.strokeStyle = pen.fillStyle = COLOURS[one.class_id % COLOURS.length];
+    const [x, y] = outline(pen, one);
+    for (const [px, py, confidence] of one.keypoints_xyc || []) {
+      if (confidence > 0.5) pen.fillRect(px - 2, py - 2, 5, 5);
+    }
+    const text = `${one.class_name} ${one.score.toFixed(2)}`;
+    const top = Math.max(y - size - 4, 0);
+    pen.fillRect(x, top, pen.measureText(text).width + 8, size + 4);
+    pen.fillStyle = "#000";
+    pen.fillText(text, x + 4, top + 2);
+  }
+}
+
+function list(image) {
+  const table = at("found");
+  const body = table.tBodies[0];
+  body.replaceChildren();
+  const probabilities = (image.probabilities || []).map((score, index) => ({ class_name: String(index), score }));
+  const rows = image.predictions || probabilities.sort((a, b) => b.score - a.score).slice(0, 5);
+  for (const one of rows) {
+    const row = body.insertRow();
+    cell(row, one.class_name);
+    cell(row, one.score.toFixed(3), "n");
+    cell(row, (one.corners_xy ? one.corners_xy.flat() : one.box_xyxy || []).map((value) => value.toFixed(0)).join(", "));
+  }
+  table.hidden = !rows.length;
+}
+
+async function ask(file) {
+  const told = at("told");
+  told.className = "";
+  told.textContent = "asking…";
+  const begin = performance.now();
+  const where = `/v1/models/${encodeURIComponent(at("model").value)}/predict?conf=${encodeURIComponent(at("conf").value)}`;
+  const answer = await fetch(where, { method: "POST", body: file });
+  const body = await answer.json();
+  if (!answer.ok) {
+    told.className = "failed";
+    told.textContent = [body.error.what, body.error.expected && `expected ${body.error.expected}`].filter(Boolean).join("; ");
+    at("picture").hidden = at("found").hidden = true;
+    return;
+  }
+  const image = body.images[0];
+  const count = image.predictions ? `${image.predictions.length} found` : "classified";
+  told.textContent = `${count} by ${body.variant} in ${(performance.now() - begin).toFixed(0)} ms`;
+  draw(await createImageBitmap(file), image.predictions || []);
+  list(image);
+}
+
+async function choose(files) {
+  if (!files.length) return;
+  try {
+    await ask(files[0]);
+  } catch (error) {
+    at("told").className = "failed";
+    at("told").textContent = "the server gave no answer";
+  }
+}
+
+at("file").addEventListener("change", (event) => choose(event.target.files));
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  at("drop").addEventListener(kind, (event) => {
+    event.preventDefault();
+    at("drop").classList.toggle("over", kind === "dragover");
+    if (kind === "drop") choose(event.dataTransfer.files);
+  });
+}
+refresh();
+setInterval(refresh, 2000);

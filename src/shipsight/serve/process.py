@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The serving process: takes a listening socket from its supervisor, loads the bundles, answers until told to leave.
+
+Run as `python -m shipsight.serve.process SOCKET_FD REPORT_FD`, the options on standard input. On the report pipe it says
+`ready` or, as JSON, why it cannot serve. Not for direct use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from shipsight.errors import ShipsightError
+from shipsight.serve.http import build_app
+from shipsight.serve.http.slow_clients import limit_heads
+from shipsight.serve.metrics import Metrics
+from shipsight.serve.models import Models, OpenSettings
+from shipsight.serve.options import ServeOptions
+from shipsight.serve.runner import core_count
+from shipsight.serve.scheduler import Scheduler
+from shipsight.serve.service import PredictionService
+
+__all__ = ["main"]
+
+_log = logging.getLogger("shipsight.serve")
+_KEEP_ALIVE_S = 75
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server; signals are the process's own affair."""
+
+    def capture_signals(self) -> Any:  # noqa: ANN401 - a context manager
+        import contextlib
+
+        return contextlib.nullcontext()
+
+
+# Long, but one straight list: make the parts, listen, load, wait, take them down.
+def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit status."""
+    scheduler = Scheduler(options.workers or core_count() + 2)
+    models = Models(
+        scheduler,
+        OpenSettings(
+            variants=options.variants,
+            streams=options.streams,
+            threads=options.threads,
+            device=options.device,
+            cache_dir=options.cache_dir,
+        ),
+    )
+    metrics = Metrics()
+    metrics.watch(models, scheduler)
+    service = PredictionService(models, scheduler, options.limits, metrics)
+    leaving = threading.Event()
+    config = uvicorn.Config(
+        build_app(service, metrics, is_leaving=leaving.is_set),
+        http=limit_heads(options.limits.header_s),
+        loop="uvloop",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=options.limits.connections,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(int(options.drain_s), 1),
+    )
+    server = _Server(config)
+
+    def leave(number: int, frame: object) -> None:
+        leaving.set()
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+    loader = threading.Thread(target=_load, args=(models, options.bundles, server, report), name="shipsight-loader")
+    loader.start()
+    config.load()
+    config.get_loop_factory()
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(server.serve(sockets=[listener]))
+    loader.join()
+    models.close()
+    scheduler.close()
+    return 0 if leaving.is_set() else 1
+
+
+def _load(models: Models, bundles: tuple[Path, ...], server: uvicorn.Server, report: int) -> None:
+    """Loads the bundles while health is answered already; tells the supervisor how it went."""
+    try:
+        for path in bundles:
+            models.load(path)
+    except ShipsightError as error:
+        _tell(report, {"error": error.to_dict(), "exit_code": error.exit_code})
+        server.should_exit = True
+    except Exception as error:  # noqa: BLE001 - the edge of the process
+        _log.exception("loading failed")
+        _tell(report, {"error": {"code": "internal", "what": f"{type(error).__name__}: {error}"}, "exit_code": 70})
+        server.should_exit = True
+    else:
+        described = [
+            {"name": one.name, "version": one.version, "variants": {n: r.streams for n, r in one.runners.items()}}
+            for one in models.all()
+        ]
+        _tell(report, {"ready": described})
+
+
+def _tell(report: int, value: object) -> None:
+    with os.fdopen(report, "w", encoding="utf-8") as pipe:
+        pipe.write(json.dumps(value) + "\n")
+
+
+def main(arguments: list[str]) -> int:
+    """Serves as the arguments and standard input say."""
+    listener = socket.socket(fileno=int(arguments[0]))
+    options = ServeOptions.from_json(sys.stdin.read())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    return serve(options, listener, int(arguments[1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A variant in service: opened twice, for a lone request and for many at once.
+
+An engine that runs one request on all cores answers a lone one soonest; one that runs several requests side by side
+answers more of them a second. Both forms stay open, and each inference goes to the one that fits what else is going on.
+How many requests side by side pay is measured on this machine; where none do, the first form serves all. Invariants: no
+form is used before the golden set was replayed on it; the bytes run are those whose hashes were checked. Stable.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shipsight.engines import EngineOptions, EngineSession, get_engine
+from shipsight.model import Card, Variant
+from shipsight.model.bundle import Bundle
+from shipsight.proof.golden import GoldenFiles
+from shipsight.proof.replay import ReplayReport, replay
+from shipsight.vision import prepare, to_tensor
+
+__all__ = ["Runner", "core_count", "open_runner"]
+
+_TRIAL_S = 0.5
+_WORTH = 1.03  # a second opened form must bring at least this much throughput
+
+
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """An opened variant.
+
+    Attributes:
+        card: what the model is, at the variant's input size.
+        variant: which.
+        alone: session for a request that has the machine for itself.
+        together: session for several at once; the same one where a second form does not pay.
+        streams: how many `together` runs side by side.
+        report: of the replay that let it in.
+    """
+
+    card: Card
+    variant: Variant
+    alone: EngineSession
+    together: EngineSession
+    streams: int
+    report: ReplayReport
+
+    def infer(self, tensor: NDArray[Any], *, is_alone: bool) -> dict[str, NDArray[Any]]:
+        """Runs one batch.
+
+        Args:
+            tensor: as the session's `input` says.
+            is_alone: whether nothing else runs or waits.
+
+        Raises:
+            TensorError: shape or type differ.
+        """
+        return (self.alone if is_alone else self.together).infer(tensor)
+
+    def close(self) -> None:
+        """Gives back what the engines hold."""
+        self.alone.close()
+        self.together.close()
+
+
+def core_count() -> int:
+    """Returns the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_runner(
+    bundle: Bundle,
+    variant: Variant,
+    *,
+    streams: int | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    cache_dir: Path | None = None,
+) -> Runner:
+    """Opens a variant and replays the golden set on each of its forms.
+
+    Args:
+        bundle: holds it.
+        variant: which.
+        streams: requests side by side; None measures what pays.
+        threads: of the engine, None for one per core.
+        device: `cpu` or `cuda[:index]`.
+        cache_dir: where the engine keeps compiled forms, None for nowhere.
+
+    Raises:
+        ReplayMismatchError: this machine does not run what was measured.
+        TamperedError, EnvironmentLackError: as `shipsight.load`.
+    """
+    files = bundle.variant_files(variant.name)
+    golden = GoldenFiles.of(bundle)
+
+    def open_form(requests: int) -> EngineSession:
+        options = EngineOptions(device=device, threads=threads, requests=requests, cache_dir=cache_dir)
+        return get_engine(variant.engine).open(files, variant, options)
+
+    alone = open_form(1)
+    try:
+        report = replay(alone, variant, bundle.card, golden)
+        together, count = _choose_form(open_form, alone, bundle.card, variant, streams)
+        if together is not alone:
+            replay(together, variant, bundle.card, golden)
+    except BaseException:
+        alone.close()
+        raise
+    return Runner(bundle.card.with_size(variant.size_hw), variant, alone, together, count, report)
+
+
+def _choose_form(
+    open_form: Callable[[int], EngineSession],
+    alone: EngineSession,
+    card: Card,
+    variant: Variant,
+    streams: int | None,
+) -> tuple[EngineSession, int]:
+    """Returns the form for several requests at once and how many it runs side by side."""
+    counts = [streams] if streams is not None else sorted({core_count(), max(core_count() // 2, 1)})
+    counts = [count for count in counts if count > 1]
+    if not counts:
+        return alone, 1
+    if streams is not None:
+        return open_form(streams), streams
+    tensor = _some_tensor(card, variant)
+    best, best_rate, best_count = alone, _rate(alone, tensor, 2) * _WORTH, 1
+    for count in counts:
+        session = open_form(count)
+        rate = _rate(session, tensor, count + 1)
+        if rate > best_rate:
+            if best is not alone:
+                best.close()
+            best, best_rate, best_count = session, rate, count
+        else:
+            session.close()
+    return best, best_count
+
+
+def _some_tensor(card: Card, variant: Variant) -> NDArray[Any]:
+    sized = card.with_size(variant.size_hw)
+    noise = np.random.default_rng(0).integers(0, 256, size=(*variant.size_hw, 3), dtype=np.uint8)
+    prepared, _ = prepare(noise, sized.input)
+    return to_tensor(prepared, sized.input, variant.layout)
+
+
+def _rate(session: EngineSession, tensor: NDArray[Any], callers: int) -> float:
+    """Returns inferences a second with several callers, over half a second."""
+    counts = [0] * callers
+    end = time.perf_counter() + _TRIAL_S
+
+    def call(index: int) -> None:
+        while time.perf_counter() < end:
+            session.infer(tensor)
+            counts[index] += 1
+
+    session.infer(tensor)
+    threads = [threading.Thread(target=call, args=(index,)) for index in range(callers)]
+    begin = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / (time.perf_counter() - begin)

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who runs next: a fixed set of threads, a queue for each model, and no work for answers that would come too late.
+
+Invariants: a thread is idle only while nothing waits (work-conserving); among models with waiting work the one that has
+been served least runs next, so that one model's flood delays another by at most the work already begun; what cannot be
+answered before its deadline is refused at once, from the times measured so far; what was cancelled or has expired costs
+nothing more. Leaves to others: what the work is, which engine runs it. Stable.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from shipsight.errors import DeadlineError, NotReadyError, OverloadedError, UsageError
+
+__all__ = ["Lane", "LaneClosedError", "Load", "Scheduler"]
+
+T = TypeVar("T")
+Clock = Callable[[], float]
+"""Monotonic seconds."""
+
+_SMOOTHING = 0.1  # weight of the latest run in the running mean of service times
+
+
+class LaneClosedError(NotReadyError):
+    """The lane takes no more jobs; another may have taken its place."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a lane carries.
+
+    Attributes:
+        waiting: jobs in its queue.
+        running: jobs begun and not ended.
+        service_s: running mean of how long a job takes from beginning to end, None before the first.
+        wait_s: how long a job given now would wait, as estimated.
+    """
+
+    waiting: int
+    running: int
+    service_s: float | None
+    wait_s: float
+
+
+@dataclass(eq=False)
+class _Job:
+    future: Future[Any]
+    run: Callable[[], Any]
+    deadline_s: float
+    queued_s: float
+
+
+@dataclass(eq=False)
+class Lane:
+    """The queue of one model. Made by `Scheduler.open_lane`; its fields belong to the scheduler.
+
+    Attributes:
+        name: for messages.
+        weight: share of the threads while others wait too, above 0.
+        queue: jobs that wait.
+        running: jobs begun and not ended.
+        served_s: seconds of thread time that it had, over its weight.
+        service_s: running mean of a job's time, None before the first.
+        is_open: whether it takes jobs.
+    """
+
+    name: str
+    weight: float = 1.0
+    queue: deque[_Job] = field(default_factory=deque, repr=False)
+    running: int = field(default=0, repr=False)
+    served_s: float = field(default=0.0, repr=False)
+    service_s: float | None = field(default=None, repr=False)
+    is_open: bool = field(default=True, repr=False)
+
+
+class Scheduler:
+    """Runs jobs of several lanes on a fixed number of threads.
+
+    Args:
+        threads: how many, 1 and more.
+        most_waiting: most jobs that wait in a lane, whatever their deadlines.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, threads: int, *, most_waiting: int = 1024, clock: Clock = time.monotonic) -> None:
+        if threads < 1:
+            raise UsageError("too few threads", where="scheduler", expected="1 or more", got=threads)
+        self.threads = threads
+        self._most_waiting = most_waiting
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._lanes: list[Lane] = []
+        self._served_s = 0.0
+        self._closing = False
+        self._workers = [
+            threading.Thread(target=self._work, name=f"shipsight-worker-{index}", daemon=True)
+            for index in range(threads)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def open_lane(self, name: str, *, weight: float = 1.0) -> Lane:
+        """Adds a queue."""
+        lane = Lane(name, weight)
+        with self._changed:
+            self._lanes.append(lane)
+        return lane
+
+    def close_lane(self, lane: Lane) -> None:
+        """Takes no more jobs for a lane, and returns when those it has are done."""
+        with self._changed:
+            lane.is_open = False
+            while lane.queue or lane.running:
+                self._changed.wait()
+            if lane in self._lanes:
+                self._lanes.remove(lane)
+
+    def submit(self, lane: Lane, run: Callable[[], T], *, deadline_s: float) -> Future[T]:
+        """Queues a job.
+
+        Args:
+            lane: whose.
+            run: does it, in one of the threads.
+            deadline_s: on the scheduler's clock; a job that is not begun by then fails with `DeadlineError`.
+
+        Returns:
+            Its future; cancelling it before it begins takes it out of the queue.
+
+        Raises:
+            OverloadedError: it would come too late, or too many wait.
+            LaneClosedError: the lane is closed.
+            NotReadyError: the scheduler is.
+        """
+        future: Future[T] = Future()
+        with self._changed:
+            if self._closing:
+                raise NotReadyError("the server is leaving")
+            if not lane.is_open:
+                raise LaneClosedError("the model is leaving", where=lane.name)
+            now = self._clock()
+            wait_s = self._estimate(lane)
+            late_s = now + wait_s + (lane.service_s or 0.0) - deadline_s
+            if late_s > 0 or len(lane.queue) >= self._most_waiting:
+                raise OverloadedError(
+                    "the answer would come too late",
+                    where=lane.name,
+                    expected=f"within {max(deadline_s - now, 0.0):.3g} s",
+                    got=f"about {wait_s + (lane.service_s or 0.0):.3g} s",
+                    hint=f"Ask again in {max(1, round(wait_s)):d} s.",
+                )
+            if not lane.queue and not lane.running:
+                # A lane that was idle does not bring its idle time along: it would starve the others.
+                lane.served_s = max(lane.served_s, self._served_s)
+            lane.queue.append(_Job(future, run, deadline_s, now))
+            self._changed.notify()
+        return future
+
+    def load(self, lane: Lane) -> Load:
+        """Returns what a lane carries now."""
+        with self._changed:
+            return Load(len(lane.queue), lane.running, lane.service_s, self._estimate(lane))
+
+    def is_idle(self, lane: Lane) -> bool:
+        """Tells whether a job that is running has the machine for itself: nothing else runs or waits."""
+        with self._changed:
+            return sum(one.running + len(one.queue) for one in self._lanes) <= 1
+
+    def close(self) -> None:
+        """Takes no more jobs, ends those waiting with `NotReadyError`, and waits for those begun."""
+        with self._changed:
+            self._closing = True
+            waiting = [(lane, job) for lane in self._lanes for job in lane.queue]
+            for lane in self._lanes:
+                lane.queue.clear()
+            self._changed.notify_all()
+        for lane, job in waiting:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(NotReadyError("the server is leaving", where=lane.name))
+        for worker in self._workers:
+            worker.join()
+
+    def _estimate(self, lane: Lane) -> float:
+        """Returns the expected wait of a new job: those before it, at the lane's share of the threads."""
+        if lane.service_s is None:
+            return 0.0
+        busy = sum(one.weight for one in self._lanes if one is lane or one.queue or one.running)
+        share = self.threads * lane.weight / busy
+        before = len(lane.queue) + max(lane.running - share + 1, 0.0) if lane.running else len(lane.queue)
+        return before * lane.service_s / share
+
+    def _next(self) -> tuple[Lane, _Job] | None:
+        """Takes the next job that is still wanted; the lock is held."""
+        while True:
+            waiting = [lane for lane in self._lanes if lane.queue]
+            if not waiting:
+                return None
+            lane = min(waiting, key=lambda one: one.served_s)
+            job = lane.queue.popleft()
+            if not job.future.set_running_or_notify_cancel():
+                continue
+            now = self._clock()
+            if now > job.deadline_s:
+                job.future.set_exception(
+                    DeadlineError(
+                        "the answer's time passed while it waited", where=lane.name, got=f"{now - job.queued_s:.3g} s"
+                    )
+                )
+                continue
+            self._served_s = max(self._served_s, lane.served_s)
+            lane.running += 1
+            return lane, job
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                taken = self._next()
+                while taken is None:
+                    if self._closing:
+                        return
+                    self._changed.wait()
+                    taken = self._next()
+            lane, job = taken
+            begin = self._clock()
+            try:
+                result = job.run()
+            except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the job
+                self._end(lane, self._clock() - begin)
+                job.future.set_exception(error)
+            else:
+                self._end(lane, self._clock() - begin)
+                job.future.set_result(result)
+
+    def _end(self, lane: Lane, took_s: float) -> None:
+        with self._changed:
+            lane.running -= 1
+            lane.served_s += took_s / lane.weight
+            old = lane.service_s
+            lane.service_s = took_s if old is None else old + _SMOOTHING * (took_s - old)
+            self._changed.notify_all()

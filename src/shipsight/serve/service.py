@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every protocol asks: images or a tensor in, predictions or tensors out. Knows nothing of wire formats.
+
+Each image is a job of its own, from decoding to predictions, on the scheduler's threads; the event loop only waits. A
+caller that leaves cancels what has not begun. Every call says who asks. Stable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shipsight.access import Principal
+from shipsight.errors import LimitError, UsageError
+from shipsight.model import Card, ImagePredictions, Predictions
+from shipsight.serve.limits import Limits
+from shipsight.serve.models import Models, ServedModel
+from shipsight.serve.runner import Runner
+from shipsight.serve.scheduler import LaneClosedError, Scheduler
+from shipsight.vision import PredictSettings, decode_image, postprocess, prepare, to_tensor
+
+__all__ = ["Answer", "EncodedImage", "Observer", "PredictionService", "Question", "Target"]
+
+T = TypeVar("T")
+Pixels = NDArray[np.uint8]
+STAGES = ("queue", "decode", "prepare", "infer", "postprocess")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which model is asked.
+
+    Attributes:
+        model: its name.
+        version: None for the one loaded last.
+        variant: None for the model's default.
+    """
+
+    model: str
+    version: str | None = None
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image as it came.
+
+    Attributes:
+        data: the file's bytes.
+        source: what the caller calls it, or None.
+    """
+
+    data: bytes
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a caller asks.
+
+    Attributes:
+        target: of whom.
+        images: one and more.
+        settings: thresholds.
+        deadline_s: seconds from now within which the answer must come, None for the server's default.
+        render: makes something of pixels and predictions in the same job (a drawn image), None for nothing.
+    """
+
+    target: Target
+    images: Sequence[EncodedImage]
+    settings: PredictSettings = PredictSettings()
+    deadline_s: float | None = None
+    render: Callable[[Pixels, ImagePredictions], bytes] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a model says.
+
+    Attributes:
+        predictions: one entry an image, in order.
+        stages_ms: milliseconds by stage, summed over the images.
+        rendered: what `render` made, one an image; empty without it.
+    """
+
+    predictions: Predictions
+    stages_ms: Mapping[str, float]
+    rendered: tuple[bytes, ...] = ()
+
+
+class Observer:
+    """Told of every job that ends; the default tells nobody."""
+
+    def image_done(self, model: str, version: str, variant: str, stages_ms: Mapping[str, float]) -> None:
+        """An image was predicted on."""
+
+
+class PredictionService:
+    """Answers questions with the models in service.
+
+    Args:
+        models: in service.
+        scheduler: theirs.
+        limits: on what a request may ask.
+        observer: told of what is done.
+        clock: the scheduler's: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        scheduler: Scheduler,
+        limits: Limits,
+        observer: Observer | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.models = models
+        self.limits = limits
+        self._scheduler = scheduler
+        self._observer = observer or Observer()
+        self._clock = clock
+
+    async def predict(self, principal: Principal, question: Question) -> Answer:
+        """Predicts on the images of a question.
+
+        Args:
+            principal: who asks.
+            question: what.
+
+        Raises:
+            NotFoundError, NotReadyError, OverloadedError, DeadlineError: of the model and its queue.
+            ImageError: an image cannot be used.
+            LimitError, UsageError: the question asks for more than is allowed, or for what there is not.
+        """
+        self._check(question)
+        deadline_s = self._deadline(question.deadline_s)
+
+        def queue(model: ServedModel, runner: Runner) -> list[Future[_Done]]:
+            _check_classes(question.settings, runner.card)
+            jobs: list[Future[_Done]] = []
+            try:
+                for image in question.images:
+                    jobs.append(self._queue(model, runner, image, question, deadline_s))
+            except BaseException:
+                for job in jobs:
+                    job.cancel()
+                raise
+            return jobs
+
+        model, runner, done = await self._run(question.target, queue)
+        stages = {stage: sum(one.stages_ms[stage] for one in done) for stage in STAGES}
+        predictions = Predictions(
+            model=model.name,
+            version=model.version,
+            variant=runner.variant.name,
+            images=tuple(one.predictions for one in done),
+        )
+        return Answer(predictions, stages, tuple(one.rendered for one in done if one.rendered is not None))
+
+    def hopeless(self) -> list[str]:
+        """Returns the models whose queues are so long that a new request would be refused."""
+        return [
+            model.name
+            for model in self.models.all()
+            if self._scheduler.load(model.lane).wait_s > self.limits.deadline_s
+        ]
+
+    def loads(self) -> dict[str, dict[str, float]]:
+        """Returns what each model's queue holds, by `name/version`."""
+        found = {}
+        for model in self.models.all():
+            load = self._scheduler.load(model.lane)
+            found[f"{model.name}/{model.version}"] = {
+                "waiting": load.waiting,
+                "running": load.running,
+                "wait_s": round(load.wait_s, 4),
+            }
+        return found
+
+    async def infer(
+        self, principal: Principal, target: Target, tensor: NDArray[Any], *, deadline_s: float | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Runs one tensor through a variant.
+
+        Args:
+            principal: who asks.
+            target: of whom.
+            tensor: as the variant takes it, batch first; several batches of the variant's own are run one by one.
+            deadline_s: as in `Question`.
+
+        Returns:
+            Output name -> array.
+
+        Raises:
+            TensorError: shape or type differ.
+            NotFoundError, NotReadyError, OverloadedError, DeadlineError: as `predict`.
+        """
+        until_s = self._deadline(deadline_s)
+
+        def queue(model: ServedModel, runner: Runner) -> list[Future[dict[str, NDArray[Any]]]]:
+            def run() -> dict[str, NDArray[Any]]:
+                return runner.infer(tensor, is_alone=self._scheduler.is_idle(model.lane))
+
+            return [self._scheduler.submit(model.lane, run, deadline_s=until_s)]
+
+        _, _, (outputs,) = await self._run(target, queue)
+        return outputs
+
+    async def _run(
+        self, target: Target, queue: Callable[[ServedModel, Runner], list[Future[T]]]
+    ) -> tuple[ServedModel, Runner, list[T]]:
+        """Queues jobs and waits for them; where a model was replaced in between, the one in its place is asked."""
+        while True:
+            model = self.models.get(target.model, target.version)
+            runner = model.runner(target.variant)
+            try:
+                jobs = queue(model, runner)
+            except LaneClosedError:
+                continue
+            break
+        waiting = [asyncio.wrap_future(job) for job in jobs]
+        try:
+            return model, runner, list(await asyncio.gather(*waiting))
+        finally:
+            # One that failed, or a caller that left: what has not begun need not.
+            for job in jobs:
+                job.cancel()
+
+    def _queue(
+        self, model: ServedModel, runner: Runner, image: EncodedImage, question: Question, deadline_s: float
+    ) -> Future[_Done]:
+        queued_s = self._clock()
+
+        def run() -> _Done:
+            is_alone = self._scheduler.is_idle(model.lane)
+            marks = [queued_s, self._clock()]
+            pixels = decode_image(image.data, max_pixels=self.limits.image_pixels)
+            marks.append(self._clock())
+            prepared, geometry = prepare(pixels, runner.card.input)
+            tensor = to_tensor(prepared, runner.card.input, runner.variant.layout)
+            marks.append(self._clock())
+            outputs = runner.infer(tensor, is_alone=is_alone)
+            marks.append(self._clock())
+            predictions = postprocess(
+                outputs,
+                card=runner.card,
+                form=runner.variant.form,
+                geometry=geometry,
+                settings=question.settings,
+                source=image.source,
+            )
+            rendered = None if question.render is None else question.render(pixels, predictions)
+            marks.append(self._clock())
+            stages = {stage: (end - begin) * 1e3 for stage, begin, end in zip(STAGES, marks, marks[1:], strict=False)}
+            self._observer.image_done(model.name, model.version, runner.variant.name, stages)
+            return _Done(predictions, stages, rendered)
+
+        return self._scheduler.submit(model.lane, run, deadline_s=deadline_s)
+
+    def _check(self, question: Question) -> None:
+        if not question.images:
+            raise UsageError("a request needs an image", where="images", got=0)
+        for name, got, most in (
+            ("images", len(question.images), self.limits.images),
+            ("max_det", question.settings.max_det, self.limits.detections),
+        ):
+            if got > most:
+                raise LimitError("more than this server allows", where=name, expected=f"at most {most}", got=got)
+
+    def _deadline(self, asked_s: float | None) -> float:
+        most = self.limits.longest_deadline_s
+        if asked_s is not None and not 0 < asked_s <= most:
+            raise UsageError("deadline out of range", where="deadline", expected=f"above 0 to {most:g} s", got=asked_s)
+        return self._clock() + (self.limits.deadline_s if asked_s is None else asked_s)
+
+
+@dataclass(frozen=True, eq=False)
+class _Done:
+    predictions: ImagePredictions
+    stages_ms: Mapping[str, float]
+    rendered: bytes | None
+
+
+def _check_classes(settings: PredictSettings, card: Card) -> None:
+    unknown = [one for one in settings.classes or () if not 0 <= one < len(card.class_names)]
+    if unknown:
+        raise UsageError("no such class", where="classes", expected=f"0 to {len(card.class_names) - 1}", got=unknown)

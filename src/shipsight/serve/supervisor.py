@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small process that keeps the listening socket and a serving process behind it.
+
+The socket stays open while the serving process is started anew: clients that connect meanwhile wait, none is refused. A
+serving process that dies after it was ready is started again, at first at once, then with growing pauses; one that
+cannot begin to serve ends the supervisor with its reason. Nothing heavy is imported here. Stable.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from shipsight.errors import EnvironmentLackError, UsageError
+from shipsight.serve.options import ServeOptions
+
+__all__ = ["Supervisor", "bind_listener"]
+
+_LONGEST_PAUSE_S = 30.0
+_CALM_S = 60.0  # served this long, a death is no sequel of the one before
+
+
+def bind_listener(host: str, port: int) -> socket.socket:
+    """Returns a listening socket.
+
+    Raises:
+        UsageError: the port is taken.
+        EnvironmentLackError: it cannot be opened.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        if isinstance(error, PermissionError):
+            raise EnvironmentLackError("this port cannot be opened", where=f"{host}:{port}", got=error) from error
+        raise UsageError(
+            "this port cannot be opened", where=f"{host}:{port}", got=error.strerror, hint="Give another --port."
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+class Supervisor:
+    """Keeps one serving process alive.
+
+    Args:
+        options: of the server.
+        listener: bound socket.
+        on_ready: told, each time a serving process is ready, what it serves.
+        on_death: told the exit status of a serving process that died, and the pause before the next.
+    """
+
+    def __init__(
+        self,
+        options: ServeOptions,
+        listener: socket.socket,
+        *,
+        on_ready: Callable[[list[dict[str, Any]]], None],
+        on_death: Callable[[int, float], None],
+    ) -> None:
+        self._options = options
+        self._listener = listener
+        self._on_ready = on_ready
+        self._on_death = on_death
+        self._child: subprocess.Popen[str] | None = None
+        self._leaving = False
+
+    def run(self) -> dict[str, Any] | None:
+        """Serves until SIGTERM or SIGINT.
+
+        Returns:
+            None, or why the serving process could not begin: `{"error": ..., "exit_code": ...}`.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._leave)
+        pause_s = 0.0
+        while True:
+            begin = time.monotonic()
+            reported = self._start()
+            if reported is None or "error" in reported:
+                status = self._wait()
+                if self._leaving:
+                    return None
+                if reported is not None:
+                    return reported
+                return {
+                    "error": {
+                        "code": "internal",
+                        "what": f"the serving process ended with {status} before it was ready",
+                    },
+                    "exit_code": 70,
+                }
+            self._on_ready(reported["ready"])
+            status = self._wait()
+            if self._leaving:
+                return None
+            pause_s = 0.0 if time.monotonic() - begin > _CALM_S else min(max(pause_s * 2, 0.1), _LONGEST_PAUSE_S)
+            self._on_death(status, pause_s)
+            time.sleep(pause_s)
+
+    def _start(self) -> dict[str, Any] | None:
+        """Starts a serving process and waits for its report; None where it died without one."""
+        reading, writing = os.pipe()
+        os.set_inheritable(writing, True)
+        command = [
+            sys.executable,
+            "-m",
+            "shipsight.serve.process",
+            str(self._listener.fileno()),
+            str(writing),
+        ]
+        # Its own process group: a terminal's Ctrl-C reaches the supervisor alone, which then lets the child drain.
+        self._child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            text=True,
+            pass_fds=(self._listener.fileno(), writing),
+            process_group=0,
+        )
+        os.close(writing)
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(self._options.to_json())
+            self._child.stdin.close()
+        except BrokenPipeError:
+            pass  # it died: told below by the missing report
+        with os.fdopen(reading, encoding="utf-8") as pipe:
+            line = pipe.readline()
+        return json.loads(line) if line else None
+
+    def _wait(self) -> int:
+        assert self._child is not None
+        while True:
+            try:
+                return self._child.wait()
+            except InterruptedError:
+                continue
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        self._leaving = True
+        if self._child is not None and self._child.poll() is None:
+            self._child.send_signal(signal.SIGTERM)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real server: the command, its supervisor, its serving process, on a bundle built from the sample."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import pytest
+
+from shipsight.build import BuildOptions, build
+from shipsight.model import Precision
+from shipsight.proof.scenes import make_scene
+
+
+@dataclass
+class Served:
+    """A running server."""
+
+    process: subprocess.Popen[str]
+    url: str
+    models: list[dict[str, Any]]
+
+    @property
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        assert self.process.stdout is not None
+        return read_events(self.process.stdout)
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(60)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return status
+
+
+def read_events(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Reads the lines that `--json` prints."""
+    for line in lines:
+        yield json.loads(line)
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(sample_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the sample with float variants of ONNX Runtime: seconds to build."""
+    out = tmp_path_factory.mktemp("serve") / "digits.bundle"
+    build(
+        sample_dir / "digits.onnx",
+        out=out,
+        options=BuildOptions(engines=("onnxruntime",), precisions=(Precision.FP32,)),
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Served]]:
+    """Starts servers; those still running are stopped at the end."""
+    started: list[Served] = []
+
+    def run(*arguments: object) -> Served:
+        command = [sys.executable, "-m", "shipsight", "serve", *map(str, arguments), "--port", "0", "--json"]
+        cache = str(tmp_path_factory.mktemp("cache"))
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "XDG_CACHE_HOME": cache}
+        )
+        assert process.stdout is not None
+        ready = next(read_events(process.stdout))
+        assert ready.get("event") == "ready", ready
+        started.append(Served(process, ready["url"], ready["models"]))
+        return started[-1]
+
+    yield run
+    for one in started:
+        one.stop()
+
+
+@pytest.fixture(scope="session")
+def server(start: Callable[..., Served], digits_bundle: Path) -> Served:
+    """One server for tests that leave it as it was."""
+    return start(digits_bundle, "--variant", "all", "--streams", "2", "--body-mb", "1", "--max-images", "3")
+
+
+@pytest.fixture(scope="session")
+def jpeg() -> bytes:
+    """A photograph-like scene, 320 x 240."""
+    return cv2.imencode(".jpg", cv2.resize(make_scene(1), (320, 240))[..., ::-1])[1].tobytes()

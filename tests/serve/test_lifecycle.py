@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting, dying and leaving: the command, its supervisor and its serving process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from tests.serve.conftest import Served
+
+PREDICT = "/v1/models/digits/predict"
+
+
+def serving_process(server: Served) -> int:
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text(encoding="ascii")
+    return int(children.split()[0])
+
+
+def test_a_serving_process_that_is_killed_is_replaced_and_clients_only_wait(
+    start: Callable[..., Served], digits_bundle: Path, jpeg: bytes
+) -> None:
+    server = start(digits_bundle, "--streams", "1")
+    first = serving_process(server)
+    os.kill(first, signal.SIGKILL)
+    begin = time.monotonic()
+    answer = httpx.get(f"{server.url}/healthz", timeout=30)
+    assert answer.status_code == 200, "the socket stayed open: the connection waited for the next process"
+    assert time.monotonic() - begin < 15
+    events = server.events()
+    assert next(events)["event"] == "restart"
+    assert next(events)["event"] == "ready"
+    assert serving_process(server) != first
+    assert httpx.post(server.url + PREDICT, content=jpeg, timeout=30).status_code == 200
+    assert server.stop() == 0
+
+
+def test_sigterm_lets_requests_in_flight_end(start: Callable[..., Served], digits_bundle: Path, jpeg: bytes) -> None:
+    server = start(digits_bundle, "--streams", "1")
+    statuses: list[int] = []
+
+    def ask() -> None:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            statuses.append(
+                client.post(PREDICT, json={"images": [__import__("base64").b64encode(jpeg).decode()] * 16}).status_code
+            )
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    with server.client as client:
+        while client.get("/readyz").json()["load"]["digits/1"]["running"] == 0:
+            time.sleep(0.005)
+    assert server.stop() == 0
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 4
+
+
+def test_a_slow_head_and_a_slow_body_are_hung_up_on(
+    start: Callable[..., Served], digits_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start(digits_bundle, "--streams", "1", "--head-seconds", "1", "--body-seconds", "1")
+    address = urlsplit(server.url)
+    for sent, expected in (
+        (b"POST / HTTP/1.1\r\nhost: localhost\r\n", b""),
+        (f"POST {PREDICT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nslow".encode(), b"HTTP/1.1 413"),
+    ):
+        with socket.create_connection((address.hostname, address.port), timeout=20) as client:
+            client.sendall(sent)
+            begin = time.monotonic()
+            assert client.recv(12) == expected
+            assert 0.5 < time.monotonic() - begin < 10
+    assert server.stop() == 0
+
+
+def test_a_bundle_that_does_not_replay_is_not_served(digits_bundle: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.bundle"
+    shutil.copytree(digits_bundle, broken)
+    (broken / "variants").joinpath(next((broken / "variants").iterdir()).name, "model.onnx").write_bytes(
+        b"other weights"
+    )
+    command = [sys.executable, "-m", "shipsight", "serve", str(broken), "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "tampered-hash" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["--host", "0.0.0.0"], 2, "this machine only"),
+        (["--host", "shop.example"], 2, "not an address"),
+        (["--port", "70000"], 2, "no such port"),
+        (["--workers", "0"], 2, "too few"),
+    ],
+    ids=str,
+)
+def test_wrong_use_is_told_before_anything_is_opened(
+    digits_bundle: Path, arguments: list[str], status: int, told: str
+) -> None:
+    command = [sys.executable, "-m", "shipsight", "serve", str(digits_bundle), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == status
+    assert told in done.stderr
+
+
+def test_a_port_that_is_taken_is_named(digits_bundle: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "shipsight", "serve", str(digits_bundle), "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "cannot be opened" in done.stderr
+
+
+def test_the_supervisor_imports_no_engine() -> None:
+    code = (
+        "import sys, shipsight.serve, shipsight.cli.serve; "
+        "print(sorted({'onnxruntime', 'openvino', 'cv2', 'uvicorn', 'starlette'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

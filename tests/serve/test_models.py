@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models that come, are replaced and go while requests run; one that does not replay is never ready."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from shipsight.access import LOOPBACK
+from shipsight.errors import NotFoundError, NotReadyError, ReplayMismatchError, UsageError
+from shipsight.model.bundle import open_bundle, write_bundle
+from shipsight.serve.limits import Limits
+from shipsight.serve.models import Models, ModelState, OpenSettings
+from shipsight.serve.scheduler import Scheduler
+from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
+
+STREAMS = OpenSettings(streams=2)
+
+
+@pytest.fixture
+def scheduler() -> Iterator[Scheduler]:
+    made = Scheduler(3)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def models(scheduler: Scheduler) -> Iterator[Models]:
+    made = Models(scheduler, STREAMS)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def service(models: Models, scheduler: Scheduler) -> PredictionService:
+    return PredictionService(models, scheduler, Limits())
+
+
+def rewritten(bundle: Path, place: Path, *, version: str = "1", weights_scale: float = 1.0) -> Path:
+    """A bundle whose manifest fits its files, with another version or other weights."""
+    import dataclasses
+
+    opened = open_bundle(bundle)
+    files = {name: opened.read(name) for name in opened.names}
+    for name in [name for name in files if name.endswith("model.onnx") and weights_scale != 1.0]:
+        model = onnx.load_from_string(files[name])
+        weights = max(model.graph.initializer, key=lambda one: len(one.raw_data))
+        values = np.frombuffer(weights.raw_data, np.float32) * np.float32(weights_scale)
+        weights.raw_data = values.tobytes()
+        files[name] = model.SerializeToString()
+    write_bundle(
+        place,
+        files,
+        card=dataclasses.replace(opened.card, version=version),
+        variants=opened.variants,
+        default_variant=opened.default_variant.name,
+        golden=opened.manifest.golden,
+    )
+    return place
+
+
+def ask(service: PredictionService, jpeg: bytes, **target: str) -> str:
+    question = Question(Target("digits", **target), [EncodedImage(jpeg)])
+    return asyncio.run(service.predict(LOOPBACK, question)).predictions.version
+
+
+def test_a_model_that_does_not_replay_is_refused_and_never_answers(
+    models: Models, service: PredictionService, digits_bundle: Path, tmp_path: Path, jpeg: bytes
+) -> None:
+    with pytest.raises(ReplayMismatchError):
+        models.load(rewritten(digits_bundle, tmp_path / "other.bundle", weights_scale=1.5))
+    (model,) = models.all()
+    assert model.state is ModelState.FAILED
+    with pytest.raises(NotReadyError):
+        ask(service, jpeg)
+
+
+def test_a_bad_reload_leaves_the_model_in_service(
+    models: Models, service: PredictionService, digits_bundle: Path, tmp_path: Path, jpeg: bytes
+) -> None:
+    models.load(digits_bundle)
+    with pytest.raises(ReplayMismatchError):
+        models.load(rewritten(digits_bundle, tmp_path / "other.bundle", weights_scale=1.5))
+    assert ask(service, jpeg) == "1"
+
+
+def test_the_version_loaded_last_answers_unless_one_is_named(
+    models: Models, service: PredictionService, digits_bundle: Path, tmp_path: Path, jpeg: bytes
+) -> None:
+    models.load(digits_bundle)
+    models.load(rewritten(digits_bundle, tmp_path / "two.bundle", version="2"))
+    assert ask(service, jpeg) == "2"
+    assert ask(service, jpeg, version="1") == "1"
+    models.unload("digits", "2")
+    assert ask(service, jpeg) == "1"
+    with pytest.raises(NotFoundError, match="no such version"):
+        ask(service, jpeg, version="2")
+    models.unload("digits")
+    with pytest.raises(NotFoundError, match="no such model"):
+        ask(service, jpeg)
+    with pytest.raises(NotFoundError):
+        models.unload("digits")
+
+
+def test_no_request_is_lost_while_models_are_replaced(
+    models: Models, service: PredictionService, digits_bundle: Path, jpeg: bytes
+) -> None:
+    models.load(digits_bundle)
+    leaving = threading.Event()
+    answered: list[str] = []
+    failures: list[BaseException] = []
+
+    def keep_asking() -> None:
+        try:
+            while not leaving.is_set():
+                answered.append(ask(service, jpeg))
+        except BaseException as error:  # noqa: BLE001 - looked at below
+            failures.append(error)
+
+    askers = [threading.Thread(target=keep_asking) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    for _ in range(3):
+        models.load(digits_bundle)
+    leaving.set()
+    for asker in askers:
+        asker.join()
+    assert not failures
+    assert len(answered) > 10
+    assert len(models.all()) == 1
+
+
+@pytest.mark.slow
+def test_memory_comes_back_over_fifty_cycles(models: Models, digits_bundle: Path) -> None:
+    def resident_mb() -> float:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * 4096 / 1e6
+
+    for _ in range(5):
+        models.load(digits_bundle)
+        models.unload("digits")
+    before = resident_mb()
+    for _ in range(50):
+        models.load(digits_bundle)
+        models.unload("digits")
+    assert resident_mb() - before < 20, "a cycle holds 25 MB of weights and buffers; fifty would hold a gigabyte"
+
+
+def test_what_is_asked_too_much_of_is_refused(
+    models: Models, service: PredictionService, digits_bundle: Path, jpeg: bytes
+) -> None:
+    models.load(digits_bundle)
+    for question in (
+        Question(Target("digits"), []),
+        Question(Target("digits"), [EncodedImage(jpeg)], deadline_s=0.0),
+        Question(Target("digits"), [EncodedImage(jpeg)], deadline_s=1e6),
+    ):
+        with pytest.raises(UsageError):
+            asyncio.run(service.predict(LOOPBACK, question))
+
+
+def test_one_bad_image_refuses_its_request_alone(
+    models: Models, service: PredictionService, digits_bundle: Path, jpeg: bytes
+) -> None:
+    models.load(digits_bundle)
+
+    async def both() -> list[object]:
+        good = service.predict(LOOPBACK, Question(Target("digits"), [EncodedImage(jpeg)]))
+        bad = service.predict(LOOPBACK, Question(Target("digits"), [EncodedImage(jpeg), EncodedImage(b"?")]))
+        return await asyncio.gather(good, bad, return_exceptions=True)
+
+    good, bad = asyncio.run(both())
+    assert not isinstance(good, BaseException)
+    assert isinstance(bad, Exception)
+
+
+def test_a_caller_that_leaves_takes_its_waiting_images_along(
+    models: Models, service: PredictionService, scheduler: Scheduler, digits_bundle: Path, jpeg: bytes
+) -> None:
+    model = models.load(digits_bundle)
+
+    async def leave() -> None:
+        asked = asyncio.ensure_future(service.predict(LOOPBACK, Question(Target("digits"), [EncodedImage(jpeg)] * 16)))
+        await asyncio.sleep(0.01)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    asyncio.run(leave())
+    done = scheduler.submit(model.lane, lambda: True, deadline_s=1e12)
+    assert done.result(30)
+
+
+def test_bundles_with_a_missing_variant_are_refused(scheduler: Scheduler, digits_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such variant"):
+        Models(scheduler, OpenSettings(variants=("gone",), streams=1)).load(digits_bundle)
+    copied = tmp_path / "copy.bundle"
+    shutil.copytree(digits_bundle, copied)
+    everything = Models(scheduler, OpenSettings(variants=("all",), streams=1))
+    assert len(everything.load(copied).runners) == len(open_bundle(copied).variants)
+    everything.close()

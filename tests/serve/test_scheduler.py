@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose turn it is: fairness, deadlines, cancelling, closing. Jobs wait on events, so that nothing depends on speed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shipsight.errors import DeadlineError, NotReadyError, OverloadedError, UsageError
+from shipsight.serve.scheduler import LaneClosedError, Scheduler
+
+SOON_S = 30.0
+
+
+class Gate:
+    """A job that tells when it began and runs until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun, self.released = threading.Event(), threading.Event()
+
+    def __call__(self) -> str:
+        self.begun.set()
+        assert self.released.wait(SOON_S)
+        return "done"
+
+
+@pytest.fixture
+def scheduler() -> Iterator[Scheduler]:
+    made = Scheduler(1)
+    yield made
+    made.close()
+
+
+def far() -> float:
+    return time.monotonic() + 600
+
+
+def test_a_job_is_run_and_its_result_or_error_handed_back(scheduler: Scheduler) -> None:
+    lane = scheduler.open_lane("a")
+    assert scheduler.submit(lane, lambda: 7, deadline_s=far()).result(SOON_S) == 7
+
+    def fail() -> None:
+        raise KeyError("broken")
+
+    with pytest.raises(KeyError, match="broken"):
+        scheduler.submit(lane, fail, deadline_s=far()).result(SOON_S)
+    assert scheduler.submit(lane, lambda: 8, deadline_s=far()).result(SOON_S) == 8, "the thread lives on"
+
+
+def test_one_lanes_flood_does_not_delay_another(scheduler: Scheduler) -> None:
+    flood, other = scheduler.open_lane("flood"), scheduler.open_lane("other")
+    order: list[str] = []
+    gate = Gate()
+    first = scheduler.submit(flood, gate, deadline_s=far())
+    assert gate.begun.wait(SOON_S)
+    jobs = [
+        scheduler.submit(flood, lambda: order.append("flood") or time.sleep(0.002), deadline_s=far()) for _ in range(20)
+    ]
+    jobs.append(scheduler.submit(other, lambda: order.append("other"), deadline_s=far()))
+    gate.released.set()
+    for job in [first, *jobs]:
+        job.result(SOON_S)
+    assert order[0] == "other", "it had been served least, though twenty came before it"
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=60), st.integers(1, 4))
+def test_every_job_runs_exactly_once_and_in_its_lanes_order(names: list[str], threads: int) -> None:
+    scheduler = Scheduler(threads)
+    lanes = {name: scheduler.open_lane(name) for name in "abc"}
+    seen: dict[str, list[int]] = {name: [] for name in "abc"}
+    lock = threading.Lock()
+
+    def job(name: str, number: int) -> Callable[[], None]:
+        def run() -> None:
+            with lock:
+                seen[name].append(number)
+
+        return run
+
+    futures = [scheduler.submit(lanes[name], job(name, number), deadline_s=far()) for number, name in enumerate(names)]
+    for future in futures:
+        future.result(SOON_S)
+    scheduler.close()
+    for name, numbers in seen.items():
+        expected = [number for number, one in enumerate(names) if one == name]
+        assert numbers == expected if threads == 1 else sorted(numbers) == expected
+
+
+def test_what_would_come_too_late_is_refused_at_once(scheduler: Scheduler) -> None:
+    lane = scheduler.open_lane("a")
+    scheduler.submit(lane, lambda: time.sleep(0.1), deadline_s=far()).result(SOON_S)
+    gate = Gate()
+    running = scheduler.submit(lane, gate, deadline_s=far())
+    assert gate.begun.wait(SOON_S)
+    waiting = [scheduler.submit(lane, lambda: None, deadline_s=far()) for _ in range(20)]
+    assert scheduler.load(lane).wait_s > 1.5
+    begin = time.monotonic()
+    with pytest.raises(OverloadedError, match=r"within 1 s.*Ask again in [1-9]"):
+        scheduler.submit(lane, lambda: None, deadline_s=time.monotonic() + 1)
+    assert time.monotonic() - begin < 0.05
+    gate.released.set()
+    for job in [running, *waiting]:
+        job.result(SOON_S)
+
+
+def test_what_expired_in_the_queue_is_not_run(scheduler: Scheduler) -> None:
+    lane = scheduler.open_lane("a")
+    gate, ran = Gate(), []
+    running = scheduler.submit(lane, gate, deadline_s=far())
+    assert gate.begun.wait(SOON_S)
+    late = scheduler.submit(lane, lambda: ran.append(1), deadline_s=time.monotonic() + 0.05)
+    time.sleep(0.1)
+    gate.released.set()
+    running.result(SOON_S)
+    with pytest.raises(DeadlineError):
+        late.result(SOON_S)
+    assert not ran
+
+
+def test_what_was_cancelled_in_the_queue_is_not_run(scheduler: Scheduler) -> None:
+    lane = scheduler.open_lane("a")
+    gate, ran = Gate(), []
+    running = scheduler.submit(lane, gate, deadline_s=far())
+    assert gate.begun.wait(SOON_S)
+    gone = scheduler.submit(lane, lambda: ran.append(1), deadline_s=far())
+    last = scheduler.submit(lane, lambda: ran.append(2), deadline_s=far())
+    assert gone.cancel()
+    gate.released.set()
+    running.result(SOON_S)
+    last.result(SOON_S)
+    assert ran == [2]
+
+
+def test_a_lane_that_closes_ends_what_it_has_and_takes_no_more(scheduler: Scheduler) -> None:
+    lane = scheduler.open_lane("a")
+    gate = Gate()
+    running = scheduler.submit(lane, gate, deadline_s=far())
+    waiting = scheduler.submit(lane, lambda: 5, deadline_s=far())
+    assert gate.begun.wait(SOON_S)
+    closer = threading.Thread(target=scheduler.close_lane, args=(lane,))
+    closer.start()
+    while lane.is_open:
+        time.sleep(0.001)
+    with pytest.raises(LaneClosedError):
+        scheduler.submit(lane, lambda: None, deadline_s=far())
+    assert closer.is_alive()
+    gate.released.set()
+    assert (running.result(SOON_S), waiting.result(SOON_S)) == ("done", 5)
+    closer.join(SOON_S)
+    assert not closer.is_alive()
+
+
+def test_a_scheduler_that_closes_refuses_what_waits() -> None:
+    scheduler = Scheduler(1)
+    lane = scheduler.open_lane("a")
+    gate = Gate()
+    running = scheduler.submit(lane, gate, deadline_s=far())
+    assert gate.begun.wait(SOON_S)
+    waiting = scheduler.submit(lane, lambda: None, deadline_s=far())
+    closer = threading.Thread(target=scheduler.close)
+    closer.start()
+    with pytest.raises(NotReadyError):
+        waiting.result(SOON_S)
+    gate.released.set()
+    closer.join(SOON_S)
+    assert running.result(SOON_S) == "done"
+
+
+def test_a_lone_job_is_told_apart_from_one_in_company(scheduler: Scheduler) -> None:
+    lane = scheduler.open_lane("a")
+    assert scheduler.submit(lane, lambda: scheduler.is_idle(lane), deadline_s=far()).result(SOON_S)
+    gate = Gate()
+    running = scheduler.submit(lane, gate, deadline_s=far())
+    assert gate.begun.wait(SOON_S)
+    scheduler.submit(lane, lambda: None, deadline_s=far())
+    assert not scheduler.is_idle(lane)
+    gate.released.set()
+    running.result(SOON_S)
+
+
+def test_too_few_threads_are_refused() -> None:
+    with pytest.raises(UsageError):
+        Scheduler(0)
