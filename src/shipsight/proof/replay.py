@@ -11,10 +11,12 @@ confident predictions must match. Leaves to others: opening sessions. Stable; nu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shipsight.engines import EngineSession
 from shipsight.errors import ReplayMismatchError, TensorError
@@ -176,6 +178,8 @@ def replay(
     golden: GoldenFiles,
     *,
     kind: str | None = None,
+    every: int = 1,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> ReplayReport:
     """Replays a variant on this machine.
@@ -186,6 +190,8 @@ def replay(
         card: of the model, as the bundle says.
         golden: the bundle's golden set.
         kind: `images` or `synthetic` for that half alone; None for all that is there.
+        every: 1 for every input, 3 for every third: enough for a second session of a variant that was replayed whole.
+        workers: inputs that are answered side by side; more than 1 for a session that serves several requests.
         progress: called with inputs done and inputs in all.
 
     Returns:
@@ -197,31 +203,36 @@ def replay(
     """
     subject = Subject.of(session, variant, card)
     recorded = golden.variant(variant.name)
-    keys = golden.keys(kind)
+    keys = golden.keys(kind)[::every]
     if not keys:
         raise ReplayMismatchError("the golden set holds nothing to replay", where=variant.name, got=kind)
     difference = _difference(session, variant, recorded)
     levels, off, total = 0, 0, 0
     ours: list[Answer] = []
     deviations: dict[str, Deviation] = {}
-    for number, key in enumerate(keys, start=1):
+
+    def answer(key: str) -> tuple[Answer, NDArray[np.int16]]:
         tensor = golden.tensor(key, variant.size_hw)
         prepared, geometry = prepare(golden.image(key), subject.card.input)
         gap = np.abs(prepared.astype(np.int16) - tensor.astype(np.int16))
-        levels, off, total = max(levels, int(gap.max())), off + int(np.count_nonzero(gap)), total + gap.size
-        if levels > golden.most_levels:
-            raise ReplayMismatchError(
-                "images are prepared otherwise than where the model was built",
-                where=f"{variant.name} {key}",
-                expected=f"at most {golden.most_levels} level off",
-                got=f"{levels} levels, {np.count_nonzero(gap) / gap.size:.2%} of the values differ",
-            )
-        answer = answer_one(subject, key, tensor, geometry, conf=golden.criteria.low_conf)
-        ours.append(answer)
-        for name, one in _compare(recorded.recordings[key], answer, variant.name).items():
-            deviations[name] = one.joined(deviations.get(name, one))
-        if progress is not None:
-            progress(number, len(keys))
+        return answer_one(subject, key, tensor, geometry, conf=golden.criteria.low_conf), gap
+
+    with ThreadPoolExecutor(workers) as pool:
+        for number, (one, gap) in enumerate(pool.map(answer, keys) if workers > 1 else map(answer, keys), start=1):
+            levels, off, total = max(levels, int(gap.max())), off + int(np.count_nonzero(gap)), total + gap.size
+            if levels > golden.most_levels:
+                pool.shutdown(cancel_futures=True)
+                raise ReplayMismatchError(
+                    "images are prepared otherwise than where the model was built",
+                    where=f"{variant.name} {one.key}",
+                    expected=f"at most {golden.most_levels} level off",
+                    got=f"{levels} levels, {np.count_nonzero(gap) / gap.size:.2%} of the values differ",
+                )
+            ours.append(one)
+            for name, deviation in _compare(recorded.recordings[one.key], one, variant.name).items():
+                deviations[name] = deviation.joined(deviations.get(name, deviation))
+            if progress is not None:
+                progress(number, len(keys))
     theirs = [recorded.recordings[key].found for key in keys]
     report = ReplayReport(
         variant=variant.name,

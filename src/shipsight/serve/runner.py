@@ -9,6 +9,9 @@ form is used before the golden set was replayed on it; the bytes run are those w
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import os
 import threading
 import time
@@ -23,13 +26,16 @@ from numpy.typing import NDArray
 from shipsight.engines import EngineOptions, EngineSession, get_engine
 from shipsight.model import Card, Variant
 from shipsight.model.bundle import Bundle
+from shipsight.proof.environment import cpu_class, runtime_key
 from shipsight.proof.golden import GoldenFiles
 from shipsight.proof.replay import ReplayReport, replay
 from shipsight.vision import prepare, to_tensor
 
 __all__ = ["Runner", "core_count", "open_runner"]
 
+_log = logging.getLogger("shipsight.serve")
 _TRIAL_S = 0.5
+_MOST_STREAMS = 64
 _WORTH = 1.03  # a second opened form must bring at least this much throughput
 
 
@@ -107,31 +113,61 @@ def open_runner(
         return get_engine(variant.engine).open(files, variant, options)
 
     alone = open_form(1)
+    together, count = alone, 1
     try:
-        report = replay(alone, variant, bundle.card, golden)
-        together, count = _choose_form(open_form, alone, bundle.card, variant, streams)
+        known = streams or _recall(bundle, variant, threads, cache_dir)
+        if known is None:
+            together, count = _measure_forms(open_form, alone, bundle.card, variant)
+            _remember(bundle, variant, threads, cache_dir, count)
+        elif known > 1:
+            together, count = open_form(known), known
+        report = replay(together, variant, bundle.card, golden, workers=count)
         if together is not alone:
-            replay(together, variant, bundle.card, golden)
+            # The same kernels in another order of threads: a third of the inputs tells whether they agree.
+            replay(alone, variant, bundle.card, golden, every=3)
     except BaseException:
         alone.close()
+        together.close()
         raise
     return Runner(bundle.card.with_size(variant.size_hw), variant, alone, together, count, report)
 
 
-def _choose_form(
-    open_form: Callable[[int], EngineSession],
-    alone: EngineSession,
-    card: Card,
-    variant: Variant,
-    streams: int | None,
+def _notes(bundle: Bundle, variant: Variant, threads: int | None, cache_dir: Path) -> Path:
+    """Returns where the measured number of streams stands: it holds for this bundle, machine and runtime alone."""
+    parts = (bundle.digest, variant.name, cpu_class(), runtime_key(variant.engine), threads, core_count())
+    return cache_dir / f"streams-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}.json"
+
+
+def _recall(bundle: Bundle, variant: Variant, threads: int | None, cache_dir: Path | None) -> int | None:
+    """Returns the number of streams measured at an earlier start, None where there is none that can be read."""
+    if cache_dir is None:
+        return None
+    try:
+        told = json.loads(_notes(bundle, variant, threads, cache_dir).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return told if isinstance(told, int) and not isinstance(told, bool) and 1 <= told <= _MOST_STREAMS else None
+
+
+def _remember(bundle: Bundle, variant: Variant, threads: int | None, cache_dir: Path | None, count: int) -> None:
+    if cache_dir is None:
+        return
+    place = _notes(bundle, variant, threads, cache_dir)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(count), encoding="utf-8")
+    except OSError as error:
+        # A cache that cannot be written costs the next start two seconds, and this one nothing.
+        _log.warning("the measured number of streams cannot be kept: %s", error)
+
+
+def _measure_forms(
+    open_form: Callable[[int], EngineSession], alone: EngineSession, card: Card, variant: Variant
 ) -> tuple[EngineSession, int]:
     """Returns the form for several requests at once and how many it runs side by side."""
-    counts = [streams] if streams is not None else sorted({core_count(), max(core_count() // 2, 1)})
-    counts = [count for count in counts if count > 1]
+    counts = sorted({min(core_count(), _MOST_STREAMS), min(max(core_count() // 2, 1), _MOST_STREAMS)} - {1})
     if not counts:
         return alone, 1
-    if streams is not None:
-        return open_form(streams), streams
     tensor = _some_tensor(card, variant)
     best, best_rate, best_count = alone, _rate(alone, tensor, 2) * _WORTH, 1
     for count in counts:
