@@ -13,6 +13,7 @@ Needs `wrk` (Debian: apt-get install wrk) and, for the peers, fastapi, litserve 
 from __future__ import annotations
 
 import argparse
+import base64
 import importlib.metadata
 import json
 import os
@@ -36,11 +37,12 @@ PEERS = Path(__file__).with_name("peers")
 WRK = """
 local bodies, at = {}, 0
 for path in io.lines(os.getenv("BENCH_FILES")) do
-  local file = io.open(path, "rb"); bodies[#bodies + 1] = file:read("*a"); file:close()
+  local file = io.open(path, "rb"); local body = file:read("*a"); file:close()
+  bodies[#bodies + 1] = body
 end
 request = function()
   at = at + 1
-  return wrk.format("POST", os.getenv("BENCH_PATH"), {["Content-Type"] = "image/jpeg"}, bodies[at % #bodies + 1])
+  return wrk.format("POST", os.getenv("BENCH_PATH"), {["Content-Type"] = os.getenv("BENCH_TYPE")}, bodies[at % #bodies + 1])
 end
 done = function(summary, latency, requests)
   local errors = summary.errors
@@ -58,6 +60,7 @@ class Server:
     path: str
     url: str
     process: subprocess.Popen[str]
+    takes_json: bool = False
     rates: list[float] = field(default_factory=list)
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
@@ -104,7 +107,7 @@ def start_peer(name: str, file: str, model: Path) -> Server:
     for _ in range(600):
         try:
             urllib.request.urlopen(url + ("/ready" if "fastapi" in file else "/health"), timeout=2)
-            return Server(name, "/predict", url, process)
+            return Server(name, "/predict", url, process, takes_json="litserve" in file)
         except OSError:
             if process.poll() is not None:
                 raise SystemExit(f"{name} did not start") from None
@@ -115,7 +118,9 @@ def start_peer(name: str, file: str, model: Path) -> Server:
 def load(server: Server, files: Path, script: Path, connections: int, seconds: int) -> tuple[float, float, float]:
     """Returns requests a second, p50 and p99 in milliseconds; a single failed answer ends the run."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(script), server.url]
-    environment = {**os.environ, "BENCH_FILES": str(files), "BENCH_PATH": server.path}
+    environment = {**os.environ, "BENCH_FILES": str(files), "BENCH_PATH": server.path, "BENCH_TYPE": "image/jpeg"}
+    if server.takes_json:
+        environment |= {"BENCH_FILES": str(files.with_suffix(".json.txt")), "BENCH_TYPE": "application/json"}
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     requests, duration, p50, p99, errors = map(int, re.search(r"RESULT (.*)", told)[1].split())  # type: ignore[index]
     if errors:
@@ -207,6 +212,10 @@ def main() -> None:
             cv2.imwrite(str(paths[-1]), cv2.resize(cv2.imread(str(path)), (640, 480)))
         files.write_text("\n".join(map(str, paths)) + "\n", encoding="utf-8")
         bodies = [path.read_bytes() for path in paths]
+        texts = [path.with_suffix(".json") for path in paths]
+        for text, body in zip(texts, bodies, strict=True):
+            text.write_text(json.dumps({"content": base64.b64encode(body).decode()}), encoding="utf-8")
+        files.with_suffix(".json.txt").write_text("\n".join(map(str, texts)) + "\n", encoding="utf-8")
         variant = shipsight.load(arguments.bundle).variant.name
         irs = {
             "the default variant": arguments.bundle / "variants" / variant / "model.xml",

@@ -1,27 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LitServe around Ultralytics, as its examples show it. Run by `bench/serve.py`."""
+"""LitServe around Ultralytics, images as base64 in JSON as its examples send them. Run by `bench/serve.py`."""
 
 from __future__ import annotations
 
 import argparse
+import base64
+import os
 
 import cv2
 import litserve
 import numpy as np
-from fastapi import Request
 from ultralytics import YOLO
 
 
 class Detector(litserve.LitAPI):
     """Decodes, predicts, answers boxes."""
 
-    model_path = ""
-
     def setup(self, device: str) -> None:
-        self.model = YOLO(self.model_path, task="detect")
+        self.model = YOLO(os.environ["BENCH_MODEL"], task="detect")
 
-    async def decode_request(self, request: Request) -> bytes:
-        return await request.body() if isinstance(request, Request) else bytes(request)
+    def decode_request(self, request: dict[str, str]) -> bytes:
+        return base64.b64decode(request["content"])
 
     def predict(self, data: bytes) -> list[dict[str, object]]:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -42,7 +41,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
-    Detector.model_path = arguments.model
+    os.environ["BENCH_MODEL"] = arguments.model  # its worker is a process of its own
     litserve.LitServer(Detector(), accelerator="cpu", timeout=60).run(
         port=arguments.port, host="127.0.0.1", generate_client_file=False, log_level="warning"
     )

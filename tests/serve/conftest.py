@@ -90,7 +90,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 @pytest.fixture(scope="session")
 def server(start: Callable[..., Served], digits_bundle: Path) -> Served:
     """One server for tests that leave it as it was."""
-    return start(digits_bundle, "--variant", "all", "--streams", "2", "--body-mb", "1", "--max-images", "3")
+    return start(digits_bundle, "--variant", "all", "--streams", "2", "--body-mb", "8", "--max-images", "3")
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,11 @@ import pytest
 
 from shipsight.access import LOOPBACK
 from shipsight.errors import NotFoundError, NotReadyError, ReplayMismatchError, UsageError
+from shipsight.model import TensorLayout
 from shipsight.model.bundle import open_bundle, write_bundle
 from shipsight.serve.limits import Limits
 from shipsight.serve.models import Models, ModelState, OpenSettings
+from shipsight.serve.open_inference import find_endpoint, list_endpoints
 from shipsight.serve.scheduler import Scheduler
 from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
 
@@ -206,3 +208,16 @@ def test_bundles_with_a_missing_variant_are_refused(scheduler: Scheduler, digits
     everything = Models(scheduler, OpenSettings(variants=("all",), streams=1))
     assert len(everything.load(copied).runners) == len(open_bundle(copied).variants)
     everything.close()
+
+
+def test_raw_tensors_need_a_variant_that_takes_them(scheduler: Scheduler, digits_bundle: Path) -> None:
+    models = Models(scheduler, OpenSettings(variants=("all",), streams=1))
+    model = models.load(digits_bundle)
+    assert find_endpoint(models, "digits").runner.variant.is_reference
+    assert find_endpoint(models, "digits_image").takes_images
+    for name in [name for name, runner in model.runners.items() if runner.variant.layout is TensorLayout.FLOAT_NCHW]:
+        model.runners.pop(name).close()
+    with pytest.raises(NotFoundError, match="raw tensors"):
+        find_endpoint(models, "digits")
+    assert [name for name, _ in list_endpoints(models)] == ["digits_image"]
+    models.close()

@@ -81,7 +81,7 @@ def test_options_do_what_they_say(server: Served, jpeg: bytes) -> None:
         ({"content": b"no image"}, 415, "image-format"),
         ({"content": b""}, 400, "image-unreadable"),
         ({"content": b"\xff\xd8\xff\xe0 cut short"}, 400, "image-unreadable"),
-        ({"content": b"x" * (2**20 + 1)}, 413, "limit"),
+        ({"content": b"x" * (2**23 + 1)}, 413, "limit"),
         ({"json": {"images": ["no base64!"]}}, 400, "usage"),
         ({"json": {"images": []}}, 400, "usage"),
         ({"json": {"pictures": []}}, 400, "usage"),

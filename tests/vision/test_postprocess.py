@@ -194,3 +194,17 @@ def test_postprocessing_a_detector_takes_well_below_a_millisecond_in_best_class_
         run(outputs, card, form=OutputForm.BEST_CLASS, geometry=geometry)
         times.append(time.thread_time() - start)
     assert min(times) < 1e-3  # CPU time of the calmest run: the machine may be busy
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"conf": "0.5"}, {"conf": True}, {"iou": None}, {"max_det": 1.5}, {"classes": ("a",)}, {"agnostic_nms": "yes"}],
+    ids=str,
+)
+def test_settings_of_another_type_are_refused(wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        PredictSettings(**wrong)
+
+
+def test_settings_take_numbers_of_numpy():
+    PredictSettings(conf=np.float32(0.5), max_det=np.int64(3), classes=tuple(np.arange(2)))

@@ -7,12 +7,15 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from shipsight.cli.output import screen, warn
 from shipsight.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from shipsight.serve import VertexRoutes
 
 __all__ = ["serve_command"]
 
@@ -61,6 +64,7 @@ def serve_command(
         device=device,
         cache_dir=None if no_cache else (cache or _user_cache()),
         drain_s=drain,
+        vertex=_vertex_routes(),
         limits=Limits(
             body_bytes=int(body_mb * 2**20),
             image_pixels=max_pixels,
@@ -102,6 +106,16 @@ def _tell(event: dict[str, Any]) -> None:
     """Prints one line of JSON at once: whoever reads it waits for it."""
     sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
     sys.stdout.flush()
+
+
+def _vertex_routes() -> VertexRoutes | None:
+    """Returns the routes that Vertex AI sets in a container's environment."""
+    health, predict = os.environ.get("AIP_HEALTH_ROUTE"), os.environ.get("AIP_PREDICT_ROUTE")
+    if not health or not predict:
+        return None
+    from shipsight.serve import VertexRoutes
+
+    return VertexRoutes(health, predict)
 
 
 def _user_cache() -> Path:

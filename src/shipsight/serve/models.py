@@ -108,6 +108,7 @@ class Models:
         self._settings = settings
         self._lock = threading.Lock()
         self._versions: dict[str, dict[str, ServedModel]] = {}
+        self._paths: dict[str, dict[str, Path]] = {}  # name -> version -> bundle, of all that were ever asked for
 
     def load(self, path: Path, *, name: str | None = None) -> ServedModel:
         """Loads a bundle; a version that is in service already is replaced once the new one is ready.
@@ -132,6 +133,7 @@ class Models:
             lane=self._scheduler.open_lane(label),
         )
         with self._lock:
+            self._paths.setdefault(label, {})[model.version] = path
             before = self._versions.setdefault(label, {}).get(model.version)
             if before is None:
                 self._versions[label][model.version] = model
@@ -157,6 +159,26 @@ class Models:
         if before is not None:
             self._retire(before)
         return model
+
+    def reload(self, name: str) -> None:
+        """Loads a model anew from where it came, also one that was taken out of service.
+
+        Raises:
+            NotFoundError: nothing of that name was ever in service.
+            ReplayMismatchError, TamperedError, CorruptError, EnvironmentLackError: as `load`.
+        """
+        with self._lock:
+            paths = list(self._paths.get(name, {}).values())
+            known = sorted(self._paths)
+        if not paths:
+            raise NotFoundError("no such model", where=name[:100], expected=", ".join(known))
+        for path in paths:
+            self.load(path, name=name)
+
+    def known(self) -> list[str]:
+        """Returns the names of all models that are or were in service."""
+        with self._lock:
+            return sorted(self._paths)
 
     def _variants(self, bundle: Bundle) -> Sequence[str]:
         default = bundle.default_variant.name

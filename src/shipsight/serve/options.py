@@ -11,7 +11,26 @@ from pathlib import Path
 from shipsight.errors import UsageError
 from shipsight.serve.limits import Limits
 
-__all__ = ["ServeOptions"]
+__all__ = ["ServeOptions", "VertexRoutes"]
+
+
+@dataclass(frozen=True)
+class VertexRoutes:
+    """The routes that Vertex AI asks on.
+
+    Attributes:
+        health: `AIP_HEALTH_ROUTE`.
+        predict: `AIP_PREDICT_ROUTE`.
+    """
+
+    health: str
+    predict: str
+
+    def __post_init__(self) -> None:
+        for name in ("health", "predict"):
+            value = getattr(self, name)
+            if not value.startswith("/") or set(value) & set("{}?#"):
+                raise UsageError("not a route", where=f"AIP_{name.upper()}_ROUTE", expected="/path", got=value)
 
 
 @dataclass(frozen=True)
@@ -29,6 +48,7 @@ class ServeOptions:
         device: `cpu` or `cuda[:index]`.
         cache_dir: where engines keep compiled forms, None for nowhere.
         drain_s: seconds that requests in flight are given when the server leaves.
+        vertex: routes that Vertex AI named, None outside of it.
         limits: on requests.
     """
 
@@ -42,6 +62,7 @@ class ServeOptions:
     device: str = "cpu"
     cache_dir: Path | None = None
     drain_s: float = 20.0
+    vertex: VertexRoutes | None = None
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -85,6 +106,7 @@ class ServeOptions:
                 "bundles": tuple(map(Path, told["bundles"])),
                 "variants": tuple(told["variants"]),
                 "cache_dir": None if told["cache_dir"] is None else Path(told["cache_dir"]),
+                "vertex": None if told["vertex"] is None else VertexRoutes(**told["vertex"]),
                 "limits": Limits(**told["limits"]),
             }
         )

@@ -64,7 +64,7 @@ def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
     service = PredictionService(models, scheduler, options.limits, metrics)
     leaving = threading.Event()
     config = uvicorn.Config(
-        build_app(service, metrics, is_leaving=leaving.is_set),
+        build_app(service, metrics, is_leaving=leaving.is_set, vertex=options.vertex),
         http=limit_heads(options.limits.header_s),
         loop="uvloop",
         lifespan="off",

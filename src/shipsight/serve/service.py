@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -145,15 +146,8 @@ class PredictionService:
 
         def queue(model: ServedModel, runner: Runner) -> list[Future[_Done]]:
             _check_classes(question.settings, runner.card)
-            jobs: list[Future[_Done]] = []
-            try:
-                for image in question.images:
-                    jobs.append(self._queue(model, runner, image, question, deadline_s))
-            except BaseException:
-                for job in jobs:
-                    job.cancel()
-                raise
-            return jobs
+            runs = [partial(self._work, model, runner, image, question, self._clock()) for image in question.images]
+            return self._queue_all(model, runs, deadline_s)
 
         model, runner, done = await self._run(question.target, queue)
         stages = {stage: sum(one.stages_ms[stage] for one in done) for stage in STAGES}
@@ -205,14 +199,33 @@ class PredictionService:
         """
         until_s = self._deadline(deadline_s)
 
+        if not 1 <= len(tensor) <= self.limits.images:
+            raise LimitError(
+                "more than this server allows", where="batch", expected=f"1 to {self.limits.images}", got=len(tensor)
+            )
+
         def queue(model: ServedModel, runner: Runner) -> list[Future[dict[str, NDArray[Any]]]]:
-            def run() -> dict[str, NDArray[Any]]:
-                return runner.infer(tensor, is_alone=self._scheduler.is_idle(model.lane))
+            def run(part: NDArray[Any]) -> dict[str, NDArray[Any]]:
+                return runner.infer(part, is_alone=self._scheduler.is_idle(model.lane))
 
-            return [self._scheduler.submit(model.lane, run, deadline_s=until_s)]
+            return self._queue_all(
+                model, [partial(run, tensor[place : place + 1]) for place in range(len(tensor))], until_s
+            )
 
-        _, _, (outputs,) = await self._run(target, queue)
-        return outputs
+        _, _, parts = await self._run(target, queue)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _queue_all(self, model: ServedModel, runs: Sequence[Callable[[], T]], deadline_s: float) -> list[Future[T]]:
+        """Queues all or none."""
+        jobs: list[Future[T]] = []
+        try:
+            for run in runs:
+                jobs.append(self._scheduler.submit(model.lane, run, deadline_s=deadline_s))
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            raise
+        return jobs
 
     async def _run(
         self, target: Target, queue: Callable[[ServedModel, Runner], list[Future[T]]]
@@ -234,36 +247,32 @@ class PredictionService:
             for job in jobs:
                 job.cancel()
 
-    def _queue(
-        self, model: ServedModel, runner: Runner, image: EncodedImage, question: Question, deadline_s: float
-    ) -> Future[_Done]:
-        queued_s = self._clock()
-
-        def run() -> _Done:
-            is_alone = self._scheduler.is_idle(model.lane)
-            marks = [queued_s, self._clock()]
-            pixels = decode_image(image.data, max_pixels=self.limits.image_pixels)
-            marks.append(self._clock())
-            prepared, geometry = prepare(pixels, runner.card.input)
-            tensor = to_tensor(prepared, runner.card.input, runner.variant.layout)
-            marks.append(self._clock())
-            outputs = runner.infer(tensor, is_alone=is_alone)
-            marks.append(self._clock())
-            predictions = postprocess(
-                outputs,
-                card=runner.card,
-                form=runner.variant.form,
-                geometry=geometry,
-                settings=question.settings,
-                source=image.source,
-            )
-            rendered = None if question.render is None else question.render(pixels, predictions)
-            marks.append(self._clock())
-            stages = {stage: (end - begin) * 1e3 for stage, begin, end in zip(STAGES, marks, marks[1:], strict=False)}
-            self._observer.image_done(model.name, model.version, runner.variant.name, stages)
-            return _Done(predictions, stages, rendered)
-
-        return self._scheduler.submit(model.lane, run, deadline_s=deadline_s)
+    def _work(
+        self, model: ServedModel, runner: Runner, image: EncodedImage, question: Question, queued_s: float
+    ) -> _Done:
+        """Does one image, in a thread of the scheduler."""
+        is_alone = self._scheduler.is_idle(model.lane)
+        marks = [queued_s, self._clock()]
+        pixels = decode_image(image.data, max_pixels=self.limits.image_pixels)
+        marks.append(self._clock())
+        prepared, geometry = prepare(pixels, runner.card.input)
+        tensor = to_tensor(prepared, runner.card.input, runner.variant.layout)
+        marks.append(self._clock())
+        outputs = runner.infer(tensor, is_alone=is_alone)
+        marks.append(self._clock())
+        predictions = postprocess(
+            outputs,
+            card=runner.card,
+            form=runner.variant.form,
+            geometry=geometry,
+            settings=question.settings,
+            source=image.source,
+        )
+        rendered = None if question.render is None else question.render(pixels, predictions)
+        marks.append(self._clock())
+        stages = {stage: (end - begin) * 1e3 for stage, begin, end in zip(STAGES, marks, marks[1:], strict=False)}
+        self._observer.image_done(model.name, model.version, runner.variant.name, stages)
+        return _Done(predictions, stages, rendered)
 
     def _check(self, question: Question) -> None:
         if not question.images:

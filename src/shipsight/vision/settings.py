@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 from shipsight.errors import UsageError
 
 __all__ = ["PredictSettings"]
+
+_KINDS: Mapping[str, type] = {"conf": Real, "iou": Real, "max_det": Integral, "classes": Integral}
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,15 @@ class PredictSettings:
     multi_label: bool = False
 
     def __post_init__(self) -> None:
+        # Servers hand on what clients wrote in JSON, where anything may stand for a number.
+        for name, kind in _KINDS.items():
+            given = getattr(self, name)
+            for value in (given or ()) if name == "classes" else (given,):
+                if isinstance(value, bool) or not isinstance(value, kind):
+                    words = "a number" if kind is Real else "a whole number"
+                    raise UsageError("another type", where=name, expected=words, got=repr(value)[:40])
+        if not isinstance(self.agnostic_nms, bool):
+            raise UsageError("another type", where="agnostic_nms", expected="true or false", got=self.agnostic_nms)
         for name, value in (("conf", self.conf), ("iou", self.iou)):
             if not 0.0 <= value <= 1.0:
                 raise UsageError(f"{name} out of range", where=name, expected="0 to 1", got=value)

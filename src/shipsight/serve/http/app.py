@@ -14,10 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shipsight.errors import NotFoundError, UsageError
 from shipsight.serve.http.answers import error_answer, json_answer
+from shipsight.serve.http.clouds import cloud_routes
 from shipsight.serve.http.guard import LoopbackGuard
 from shipsight.serve.http.native import native_routes
+from shipsight.serve.http.open_inference import open_inference_routes
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.models import ModelState
+from shipsight.serve.options import VertexRoutes
 from shipsight.serve.service import PredictionService
 
 __all__ = ["build_app"]
@@ -31,13 +34,20 @@ _PAGE_HEADERS = {
 }
 
 
-def build_app(service: PredictionService, metrics: Metrics, *, is_leaving: Callable[[], bool]) -> ASGIApp:
+def build_app(
+    service: PredictionService,
+    metrics: Metrics,
+    *,
+    is_leaving: Callable[[], bool],
+    vertex: VertexRoutes | None = None,
+) -> ASGIApp:
     """Returns the app.
 
     Args:
         service: answers.
         metrics: counts.
         is_leaving: whether the server drains; it is then alive, but not ready.
+        vertex: routes that Vertex AI named, None outside of it.
     """
 
     async def live(request: Request) -> Response:
@@ -70,11 +80,14 @@ def build_app(service: PredictionService, metrics: Metrics, *, is_leaving: Calla
     routes = [
         Route("/", page("index.html", "text/html")),
         Route("/pages/page.css", page("page.css", "text/css")),
+        Route("/pages/icon.svg", page("icon.svg", "image/svg+xml")),
         Route("/pages/page.js", page("page.js", "text/javascript")),
         Route("/healthz", live),
         Route("/readyz", ready),
         Route("/metrics", measured),
         *native_routes(service),
+        *open_inference_routes(service),
+        *cloud_routes(service, vertex),
     ]
     app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_allowed})
     return LoopbackGuard(_Counted(app, metrics))

@@ -35,7 +35,7 @@ from shipsight.serve.service import Answer, EncodedImage, PredictionService, Que
 from shipsight.vision import PredictSettings
 from shipsight.vision.draw import draw
 
-__all__ = ["describe_model", "native_routes"]
+__all__ = ["describe_model", "native_routes", "predict"]
 
 _OPTIONS = ("conf", "iou", "max_det", "classes", "agnostic_nms", "variant", "deadline_ms")
 
@@ -85,7 +85,40 @@ def describe_model(model: ServedModel) -> dict[str, Any]:
 
 
 async def _predict(service: PredictionService, principal: Principal, request: Request) -> Response:
-    options = _read_options(request)
+    path = request.path_params
+    return await predict(
+        service,
+        principal,
+        request,
+        model=path["model"],
+        version=path.get("version"),
+        options=dict(request.query_params),
+    )
+
+
+async def predict(
+    service: PredictionService,
+    principal: Principal,
+    request: Request,
+    *,
+    model: str,
+    version: str | None = None,
+    options: Mapping[str, str],
+) -> Response:
+    """Answers a request of the native protocol; for other protocols that carry the same under other routes.
+
+    Args:
+        service: answers.
+        principal: who asks.
+        request: its body holds the images, `Accept` says what is wanted.
+        model: name of the model asked.
+        version: of it, None for the one loaded last.
+        options: the query.
+
+    Raises:
+        ShipsightError: as `PredictionService.predict`; and what cannot be read.
+    """
+    _check_options(options)
     wants_picture = _wants(request, "image/jpeg")
     images = await _read_images(request, service.limits)
     if wants_picture and len(images) != 1:
@@ -93,7 +126,7 @@ async def _predict(service: PredictionService, principal: Principal, request: Re
             "a drawn answer is of one image", where="Accept: image/jpeg", expected="1 image", got=len(images)
         )
     question = Question(
-        target=Target(request.path_params["model"], request.path_params.get("version"), options.get("variant")),
+        target=Target(model, version, options.get("variant")),
         images=images,
         settings=_settings(options),
         deadline_s=_number(options, "deadline_ms", 0.0) / 1e3 if "deadline_ms" in options else None,
@@ -117,12 +150,10 @@ def _wants(request: Request, kind: str) -> bool:
     return any(part.partition(";")[0].strip() == kind for part in request.headers.get("accept", "").split(","))
 
 
-def _read_options(request: Request) -> dict[str, str]:
-    given = request.query_params
-    unknown = sorted(set(given) - set(_OPTIONS))
+def _check_options(options: Mapping[str, str]) -> None:
+    unknown = sorted(set(options) - set(_OPTIONS))
     if unknown:
         raise UsageError("no such option", where=", ".join(unknown)[:200], expected=", ".join(_OPTIONS))
-    return dict(given)
 
 
 def _settings(options: Mapping[str, str]) -> PredictSettings:

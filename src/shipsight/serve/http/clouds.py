@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contracts of managed clouds: SageMaker, Vertex AI, Azure ML. Described in `docs/protocols/clouds.md`.
+
+    SageMaker   GET /ping, POST /invocations
+    Azure ML    GET /healthz, GET /readyz, POST /score
+    Vertex AI   the routes that it names in AIP_HEALTH_ROUTE and AIP_PREDICT_ROUTE; {"instances", "parameters"} in JSON
+
+`/invocations` and `/score` take and give what the native protocol does. They name no model: the server's only one
+answers, or the one that `?model=` names. Sources: each provider's container contract.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from shipsight.access import Principal
+from shipsight.errors import LimitError, UsageError
+from shipsight.serve.http.answers import json_answer
+from shipsight.serve.http.body import read_body
+from shipsight.serve.http.handlers import bind
+from shipsight.serve.http.native import predict
+from shipsight.serve.models import ModelState
+from shipsight.serve.options import VertexRoutes
+from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
+from shipsight.vision import PredictSettings
+
+__all__ = ["cloud_routes"]
+
+_PARAMETERS = ("conf", "iou", "max_det", "classes", "agnostic_nms")
+
+
+def cloud_routes(service: PredictionService, vertex: VertexRoutes | None) -> list[Route]:
+    """Returns the routes; Vertex AI's where it has named them."""
+    routes = [
+        Route("/ping", bind(service, _ping), methods=["GET"]),
+        Route("/invocations", bind(service, _invoke), methods=["POST"]),
+        Route("/score", bind(service, _invoke), methods=["POST"]),
+    ]
+    if vertex is not None:
+        routes += [
+            Route(vertex.health, bind(service, _ping), methods=["GET"]),
+            Route(vertex.predict, bind(service, _vertex), methods=["POST"]),
+        ]
+    return routes
+
+
+async def _ping(service: PredictionService, principal: Principal, request: Request) -> Response:
+    models = service.models.all()
+    is_ready = bool(models) and all(one.state is ModelState.READY for one in models)
+    return Response(status_code=200 if is_ready else 503)
+
+
+async def _invoke(service: PredictionService, principal: Principal, request: Request) -> Response:
+    options = dict(request.query_params)
+    model = _model(service, options.pop("model", None))
+    return await predict(service, principal, request, model=model, options=options)
+
+
+def _model(service: PredictionService, asked: str | None) -> str:
+    if asked is not None:
+        return asked
+    names = sorted({one.name for one in service.models.all()})
+    if len(names) != 1:
+        raise UsageError("this server has several models", where="?model=", expected=", ".join(names) or "a model")
+    return names[0]
+
+
+async def _vertex(service: PredictionService, principal: Principal, request: Request) -> Response:
+    """Answers `{"instances": [image, ...], "parameters": {...}}`, an image as base64 or `{"b64": base64}`."""
+    body = await read_body(request, service.limits)
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        raise UsageError("the body is not JSON", where="body") from None
+    if not isinstance(told, dict) or not isinstance(told.get("instances"), list):
+        raise UsageError("not a request", where="body", expected='{"instances": [...]}')
+    if len(told["instances"]) > service.limits.images:
+        most = service.limits.images
+        raise LimitError(
+            "more than this server allows", where="instances", expected=f"at most {most}", got=len(told["instances"])
+        )
+    question = Question(
+        Target(_model(service, request.query_params.get("model"))),
+        [_instance(one, position) for position, one in enumerate(told["instances"])],
+        _settings(told.get("parameters") or {}),
+    )
+    answer = await service.predict(principal, question)
+    model = f"{answer.predictions.model}/{answer.predictions.version}/{answer.predictions.variant}"
+    return json_answer({"predictions": [one.to_dict() for one in answer.predictions.images], "model": model})
+
+
+def _instance(given: object, position: int) -> EncodedImage:
+    text = given.get("b64") if isinstance(given, dict) else given
+    try:
+        if not isinstance(text, str):
+            raise TypeError
+        return EncodedImage(base64.b64decode(text, validate=True))
+    except (TypeError, ValueError, binascii.Error):
+        raise UsageError("not an image in base64", where=f"instances[{position}]", expected='{"b64": "..."}') from None
+
+
+def _settings(given: Any) -> PredictSettings:  # noqa: ANN401 - read from JSON
+    if not isinstance(given, dict):
+        raise UsageError("not a mapping", where="parameters", got=type(given).__name__)
+    unknown = sorted(set(map(str, given)) - set(_PARAMETERS))
+    if unknown:
+        raise UsageError("no such parameter", where=", ".join(unknown)[:200], expected=", ".join(_PARAMETERS))
+    if isinstance(given.get("classes"), list):
+        given = {**given, "classes": tuple(given["classes"])}
+    return PredictSettings(**given)

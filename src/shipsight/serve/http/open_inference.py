@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Open Inference Protocol 2 over REST, with Triton's extensions: binary tensors, configuration, repository, statistics.
+
+Described in `docs/protocols/open-inference.md`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from shipsight import __version__
+from shipsight.access import Principal
+from shipsight.errors import ShipsightError, UsageError
+from shipsight.serve.http.answers import json_answer, status_of
+from shipsight.serve.http.body import read_body
+from shipsight.serve.http.handlers import Handler, bind
+from shipsight.serve.http.tensors import InferRequest, read_request, write_answer
+from shipsight.serve.models import ModelState
+from shipsight.serve.open_inference import (
+    IMAGE_SUFFIX,
+    Endpoint,
+    config_of,
+    find_endpoint,
+    list_endpoints,
+    metadata_of,
+)
+from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
+from shipsight.vision import PredictSettings
+
+__all__ = ["open_inference_routes"]
+
+_EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
+_SETTINGS = ("conf", "iou", "max_det", "agnostic_nms", "binary_data_output")
+_STATES = {ModelState.READY: "READY", ModelState.LOADING: "LOADING", ModelState.FAILED: "UNAVAILABLE"}
+
+
+def open_inference_routes(service: PredictionService) -> list[Route]:
+    """Returns the protocol's routes."""
+    protocol = _Protocol(Counter())
+
+    def route(path: str, handler: Handler, method: str = "GET") -> Route:
+        return Route(path, bind(service, _told_plainly(handler)), methods=[method])
+
+    routes = [
+        route("/v2", protocol.server),
+        route("/v2/health/live", protocol.live),
+        route("/v2/health/ready", protocol.ready),
+        route("/v2/repository/index", protocol.index, "POST"),
+        route("/v2/repository/models/{model}/load", protocol.load, "POST"),
+        route("/v2/repository/models/{model}/unload", protocol.unload, "POST"),
+        route("/v2/models/stats", protocol.statistics),
+    ]
+    for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+        routes += [
+            route(prefix, protocol.metadata),
+            route(f"{prefix}/ready", protocol.model_ready),
+            route(f"{prefix}/config", protocol.config),
+            route(f"{prefix}/stats", protocol.statistics),
+            route(f"{prefix}/infer", protocol.infer, "POST"),
+        ]
+    return routes
+
+
+def _told_plainly(handler: Handler) -> Handler:
+    """Gives errors as the protocol has them: `{"error": "text"}`."""
+
+    async def handle(service: PredictionService, principal: Principal, request: Request) -> Response:
+        try:
+            return await handler(service, principal, request)
+        except ShipsightError as error:
+            status = status_of(error)
+            text = "the server failed on this request" if status == 500 else str(error)
+            return json_answer({"error": text, "code": error.code}, status)
+
+    return handle
+
+
+class _Protocol:
+    """The handlers, and what they count for the statistics extension."""
+
+    def __init__(self, counts: Counter[tuple[str, str, str]]) -> None:
+        self._counts = counts  # (name, version, what) -> number or nanoseconds
+
+    async def server(self, service: PredictionService, principal: Principal, request: Request) -> Response:
+        return json_answer({"name": "shipsight", "version": __version__, "extensions": list(_EXTENSIONS)})
+
+    async def live(self, service: PredictionService, principal: Principal, request: Request) -> Response:
+        return json_answer({"live": True})
+
+    async def ready(self, service: PredictionService, principal: Principal, request: Request) -> Response:
+        models = service.models.all()
+        is_ready = bool(models) and all(one.state is ModelState.READY for one in models)
+        return json_answer({"ready": is_ready, "live": True}, 200 if is_ready else 503)
+
+    async def model_ready(self, service: PredictionService, principal: Principal, request: Request) -> Response:
+        endpoint = _endpoint(service, request)
+        return json_answer({"name": endpoint.name, "ready": True})
+
+    async def metadata(self, service: PredictionService, principal: Principal, request: Request) -> Response:
+        endpoint = _endpoint(service, request)
+        versions = [one.version for name, one in list_endpoints(service.models) if name == endpoint.name]
+        return json_answer(metadata_of(endpoint, versions))
+
+    async def config(self, service: PredictionService, principal: Principal, request: Request) -> Response:
+        return json_answer(config_of(_endpoint(service, request)))
+
+    async def index(self, service: PredictionService, principal: Principal, request: Request) -> Response:
+        only_ready = _index_filter(await read_body(request, service.limits))
+        found = []
+        for name, model in list_endpoints(service.models):
+            state = _STATES.get(model.state, "UNLOADING")
+            if state == "READY" or not only_ready:
+                reason = "" if model.error is None else model.error.what
+                found.append({"name": name, "version": model.version, "state": state, "reason": reason})
+        known = {entry["name"] for entry in found}
+        found += [
+            {"name": name, "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}
+            for name in service.models.known()
+            if name not in known and not only_ready
+        ]
+        return json_answer(found)
+
+    async def load(self, service: PredictionService, principal: Principal, request: Request) -> Response:
+        await read_body(request, service.limits)
+        name = request.path_params["model"].removesuffix(IMAGE_SUFFIX)
+        await asyncio.to_thread(service.models.reload, name)
+        return json_answer({})
+
+    async def unload(self, service: PredictionService, principal: Principal, request: Request) -> Response:
+        await read_body(request, service.limits)
+        name = request.path_params["model"].removesuffix(IMAGE_SUFFIX)
+        await asyncio.to_thread(service.models.unload, name)
+        return json_answer({})
+
+    async def statistics(self, service: PredictionService, principal: Principal, request: Request) -> Response:
+        asked = request.path_params.get("model")
+        if asked is not None:
+            _endpoint(service, request)
+        found = [
+            self._statistics(name, model.version)
+            for name, model in list_endpoints(service.models)
+            if asked in (None, name)
+        ]
+        return json_answer({"model_stats": found})
+
+    def _statistics(self, name: str, version: str) -> dict[str, Any]:
+        def pair(what: str) -> dict[str, int]:
+            return {"count": self._counts[name, version, what], "ns": self._counts[name, version, f"{what}_ns"]}
+
+        return {
+            "name": name,
+            "version": version,
+            "last_inference": self._counts[name, version, "last"],
+            "inference_count": self._counts[name, version, "success"],
+            "execution_count": self._counts[name, version, "success"],
+            "inference_stats": {
+                what: pair(what)
+                for what in ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+            },
+            "batch_stats": [],
+        }
+
+    async def infer(self, service: PredictionService, principal: Principal, request: Request) -> Response:
+        endpoint = _endpoint(service, request)
+        begin = time.perf_counter_ns()
+        try:
+            asked = await _read(request, service, endpoint)
+            if endpoint.takes_images:
+                outputs = await self._predict(service, principal, endpoint, asked)
+            else:
+                outputs = await self._infer(service, principal, endpoint, asked)
+        except (ShipsightError, ClientDisconnect):
+            self._count(endpoint, "fail", time.perf_counter_ns() - begin)
+            raise
+        self._count(endpoint, "success", time.perf_counter_ns() - begin)
+        self._counts[endpoint.name, endpoint.model.version, "last"] = time.time_ns() // 1_000_000
+        head = {"model_name": endpoint.name, "model_version": endpoint.model.version}
+        body, header_size = write_answer(head, outputs, asked)
+        if header_size is None:
+            return Response(body, media_type="application/json")
+        headers = {"inference-header-content-length": str(header_size)}
+        return Response(body, headers=headers, media_type="application/octet-stream")
+
+    def _count(self, endpoint: Endpoint, what: str, ns: int) -> None:
+        self._counts[endpoint.name, endpoint.model.version, what] += 1
+        self._counts[endpoint.name, endpoint.model.version, f"{what}_ns"] += ns
+
+    async def _infer(
+        self, service: PredictionService, principal: Principal, endpoint: Endpoint, asked: InferRequest
+    ) -> dict[str, Any]:
+        (tensor,) = asked.tensors.values()
+        target = Target(endpoint.model.name, endpoint.model.version, endpoint.runner.variant.name)
+        assert not isinstance(tensor, list)
+        begin = time.perf_counter_ns()
+        outputs = await service.infer(principal, target, tensor)
+        self._count(endpoint, "compute_infer", time.perf_counter_ns() - begin)
+        return dict(outputs)
+
+    async def _predict(
+        self, service: PredictionService, principal: Principal, endpoint: Endpoint, asked: InferRequest
+    ) -> dict[str, Any]:
+        (images,) = asked.tensors.values()
+        assert isinstance(images, list)
+        question = Question(
+            Target(endpoint.model.name, endpoint.model.version),
+            [EncodedImage(image) for image in images],
+            _settings(asked),
+        )
+        answer = await service.predict(principal, question)
+        stages = answer.stages_ms
+        for what, names in (
+            ("queue", ("queue",)),
+            ("compute_input", ("decode", "prepare")),
+            ("compute_infer", ("infer",)),
+            ("compute_output", ("postprocess",)),
+        ):
+            self._count(endpoint, what, int(sum(stages[name] for name in names) * 1e6))
+        return {"predictions": [json.dumps(one.to_dict()).encode() for one in answer.predictions.images]}
+
+
+def _endpoint(service: PredictionService, request: Request) -> Endpoint:
+    return find_endpoint(service.models, request.path_params["model"], request.path_params.get("version"))
+
+
+async def _read(request: Request, service: PredictionService, endpoint: Endpoint) -> InferRequest:
+    coding = request.headers.get("content-encoding", "identity")
+    if coding != "identity":
+        raise UsageError("bodies are taken as they are", where="Content-Encoding", expected="identity", got=coding[:40])
+    size = request.headers.get("inference-header-content-length")
+    if size is not None and not (size.isascii() and size.isdecimal() and len(size) < 12):
+        raise UsageError("not a size", where="Inference-Header-Content-Length", got=size[:40])
+    body = await read_body(request, service.limits)
+    return read_request(body, None if size is None else int(size), endpoint.inputs)
+
+
+def _settings(asked: InferRequest) -> PredictSettings:
+    unknown = sorted(set(asked.parameters) - set(_SETTINGS))
+    if unknown:
+        raise UsageError("no such parameter", where=", ".join(unknown)[:200], expected=", ".join(_SETTINGS[:-1]))
+    given = {name: value for name, value in asked.parameters.items() if name != "binary_data_output"}
+    return PredictSettings(**given)
+
+
+def _index_filter(body: bytes) -> bool:
+    if not body:
+        return False
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        raise UsageError("the request is not JSON", where="body") from None
+    return isinstance(told, dict) and told.get("ready") is True
