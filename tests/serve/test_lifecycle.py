@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import signal
@@ -46,21 +47,21 @@ def test_a_serving_process_that_is_killed_is_replaced_and_clients_only_wait(
 
 
 def test_sigterm_lets_requests_in_flight_end(start: Callable[..., Served], digits_bundle: Path, jpeg: bytes) -> None:
-    server = start(digits_bundle, "--streams", "1")
+    server = start(digits_bundle, "--streams", "1", "--workers", "1")
+    body = {"images": [base64.b64encode(jpeg).decode()] * 16}
     statuses: list[int] = []
 
     def ask() -> None:
         with httpx.Client(base_url=server.url, timeout=60) as client:
-            statuses.append(
-                client.post(PREDICT, json={"images": [__import__("base64").b64encode(jpeg).decode()] * 16}).status_code
-            )
+            statuses.append(client.post(PREDICT, json=body).status_code)
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
     with server.client as client:
-        while client.get("/readyz").json()["load"]["digits/1"]["running"] == 0:
-            time.sleep(0.005)
+        # Each request brings sixteen images: with more than 48 all four have come in whole.
+        while sum(client.get("/readyz").json()["load"]["digits/1"][one] for one in ("running", "waiting")) <= 48:
+            time.sleep(0.001)
     assert server.stop() == 0
     for thread in threads:
         thread.join()

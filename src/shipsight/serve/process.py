@@ -8,6 +8,7 @@ Run as `python -m shipsight.serve.process SOCKET_FD REPORT_FD`, the options on s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -18,12 +19,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
 from shipsight.errors import ShipsightError
-from shipsight.serve.http import build_app
-from shipsight.serve.http.slow_clients import limit_heads
-from shipsight.serve.metrics import Metrics
 from shipsight.serve.models import Models, OpenSettings
 from shipsight.serve.options import ServeOptions
 from shipsight.serve.runner import core_count
@@ -36,16 +32,7 @@ _log = logging.getLogger("shipsight.serve")
 _KEEP_ALIVE_S = 75
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server; signals are the process's own affair."""
-
-    def capture_signals(self) -> Any:  # noqa: ANN401 - a context manager
-        import contextlib
-
-        return contextlib.nullcontext()
-
-
-# Long, but one straight list: make the parts, listen, load, wait, take them down.
+# Long, but one straight list: make the parts, load, listen, wait, take them down.
 def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status."""
     scheduler = Scheduler(options.workers or core_count() + 2)
@@ -59,10 +46,26 @@ def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
             cache_dir=options.cache_dir,
         ),
     )
+    leaving, stopping = threading.Event(), _Stop()
+
+    def leave(number: int, frame: object) -> None:
+        leaving.set()
+        stopping.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+    loader = threading.Thread(target=_load, args=(models, options.bundles, stopping, report), name="shipsight-loader")
+    loader.start()
+    # Half a second of imports, while the engines compile.
+    import uvicorn
+
+    from shipsight.serve.http import build_app
+    from shipsight.serve.http.slow_clients import limit_heads
+    from shipsight.serve.metrics import Metrics
+
     metrics = Metrics()
     metrics.watch(models, scheduler)
     service = PredictionService(models, scheduler, options.limits, metrics)
-    leaving = threading.Event()
     config = uvicorn.Config(
         build_app(service, metrics, is_leaving=leaving.is_set, vertex=options.vertex),
         http=limit_heads(options.limits.header_s),
@@ -76,18 +79,11 @@ def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(int(options.drain_s), 1),
     )
-    server = _Server(config)
-
-    def leave(number: int, frame: object) -> None:
-        leaving.set()
-        server.should_exit = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, leave)
-    loader = threading.Thread(target=_load, args=(models, options.bundles, server, report), name="shipsight-loader")
-    loader.start()
+    server = uvicorn.Server(config)
+    # Signals are this process's own affair.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+    stopping.watch(server)
     config.load()
-    config.get_loop_factory()
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(server.serve(sockets=[listener]))
     loader.join()
@@ -96,18 +92,37 @@ def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
     return 0 if leaving.is_set() else 1
 
 
-def _load(models: Models, bundles: tuple[Path, ...], server: uvicorn.Server, report: int) -> None:
+class _Stop:
+    """Ends a server, also one that is not made yet."""
+
+    def __init__(self) -> None:
+        self._server: Any = None
+        self._asked = False
+
+    def watch(self, server: Any) -> None:  # noqa: ANN401 - uvicorn.Server, imported late
+        """Learns which server is meant."""
+        self._server = server
+        server.should_exit = self._asked
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._asked = True
+        if self._server is not None:
+            self._server.should_exit = True
+
+
+def _load(models: Models, bundles: tuple[Path, ...], stopping: _Stop, report: int) -> None:
     """Loads the bundles while health is answered already; tells the supervisor how it went."""
     try:
         for path in bundles:
             models.load(path)
     except ShipsightError as error:
         _tell(report, {"error": error.to_dict(), "exit_code": error.exit_code})
-        server.should_exit = True
+        stopping.stop()
     except Exception as error:  # noqa: BLE001 - the edge of the process
         _log.exception("loading failed")
         _tell(report, {"error": {"code": "internal", "what": f"{type(error).__name__}: {error}"}, "exit_code": 70})
-        server.should_exit = True
+        stopping.stop()
     else:
         described = [
             {"name": one.name, "version": one.version, "variants": {n: r.streams for n, r in one.runners.items()}}

@@ -28,8 +28,8 @@ Clock = Callable[[], float]
 _SMOOTHING = 0.1  # weight of the latest run in the running mean of service times
 
 
-class LaneClosedError(NotReadyError):
-    """The lane takes no more jobs; another may have taken its place."""
+class LaneClosedError(Exception):
+    """The lane takes no more jobs; another may have taken its place. Between the rooms of a server, never a user's."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Scheduler:
             if self._closing:
                 raise NotReadyError("the server is leaving")
             if not lane.is_open:
-                raise LaneClosedError("the model is leaving", where=lane.name)
+                raise LaneClosedError(lane.name)
             now = self._clock()
             wait_s = self._estimate(lane)
             late_s = now + wait_s + (lane.service_s or 0.0) - deadline_s
