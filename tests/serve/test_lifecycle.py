@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
 import signal
@@ -66,6 +67,29 @@ def test_sigterm_lets_requests_in_flight_end(start: Callable[..., Served], digit
     for thread in threads:
         thread.join()
     assert statuses == [200] * 4
+
+
+def test_a_client_that_leaves_takes_its_images_out_of_the_queue(
+    start: Callable[..., Served], digits_bundle: Path, jpeg: bytes
+) -> None:
+    server = start(digits_bundle, "--streams", "1", "--workers", "1", "--max-images", "500")
+    body = json.dumps({"images": [base64.b64encode(jpeg).decode()] * 500}).encode()
+    address = urlsplit(server.url)
+    head = f"POST {PREDICT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+
+    def waiting() -> int:
+        with server.client as client:
+            return int(client.get("/readyz").json()["load"]["digits/1"]["waiting"])
+
+    with socket.create_connection((address.hostname, address.port), timeout=20) as client:
+        client.sendall(head.encode() + body)
+        while waiting() < 300:
+            time.sleep(0.001)
+    left = time.monotonic()
+    while waiting():
+        time.sleep(0.01)
+        assert time.monotonic() - left < 1.5, "five hundred images take longer than that"
+    assert server.stop() == 0
 
 
 def test_a_slow_head_and_a_slow_body_are_hung_up_on(

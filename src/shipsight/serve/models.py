@@ -107,6 +107,7 @@ class Models:
         self._scheduler = scheduler
         self._settings = settings
         self._lock = threading.Lock()
+        self._changing = threading.RLock()  # one model comes or goes at a time
         self._versions: dict[str, dict[str, ServedModel]] = {}
         self._paths: dict[str, dict[str, Path]] = {}  # name -> version -> bundle, of all that were ever asked for
 
@@ -121,19 +122,22 @@ class Models:
             ReplayMismatchError: this machine does not run what was measured.
             TamperedError, CorruptError, EnvironmentLackError: the bundle cannot be opened here.
         """
-        bundle = open_bundle(path)
+        with self._changing:
+            return self._load(open_bundle(path), name)
+
+    def _load(self, bundle: Bundle, name: str | None) -> ServedModel:
         label = name or bundle.card.name
         model = ServedModel(
             name=label,
             version=bundle.card.version,
-            path=path,
+            path=bundle.path,
             digest=bundle.digest,
             card=bundle.card,
             default_variant=bundle.default_variant.name,
             lane=self._scheduler.open_lane(label),
         )
         with self._lock:
-            self._paths.setdefault(label, {})[model.version] = path
+            self._paths.setdefault(label, {})[model.version] = bundle.path
             before = self._versions.setdefault(label, {}).get(model.version)
             if before is None:
                 self._versions[label][model.version] = model
@@ -233,8 +237,9 @@ class Models:
                 del versions[one.version]
             if not versions:
                 self._versions.pop(name, None)
-        for one in leaving:
-            self._retire(one)
+        with self._changing:
+            for one in leaving:
+                self._retire(one)
 
     def close(self) -> None:
         """Takes all models out of service."""

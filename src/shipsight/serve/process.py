@@ -142,6 +142,8 @@ def main(arguments: list[str]) -> int:
     options = ServeOptions.from_json(sys.stdin.read())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # It remarks on what clients send; they are told themselves.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     return serve(options, listener, int(arguments[1]))
 
 

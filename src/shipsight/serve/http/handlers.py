@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Message
 
 from shipsight.access import LOOPBACK, Principal
 from shipsight.errors import InternalError, ShipsightError
@@ -26,7 +28,7 @@ def bind(service: PredictionService, handler: Handler) -> Callable[[Request], Aw
 
     async def endpoint(request: Request) -> Response:
         try:
-            return await handler(service, LOOPBACK, request)
+            return await _while_connected(request, lambda watched: handler(service, LOOPBACK, watched))
         except ShipsightError as error:
             return error_answer(error)
         except ClientDisconnect:
@@ -37,3 +39,36 @@ def bind(service: PredictionService, handler: Handler) -> Callable[[Request], Aw
             return error_answer(InternalError("the server failed on this request"))
 
     return endpoint
+
+
+async def _while_connected(request: Request, handle: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Runs a handler, and cancels it when the client has left: its waiting images then leave the queue.
+
+    Raises:
+        ClientDisconnect: the client left.
+    """
+    has_body = asyncio.Event()
+
+    async def receive() -> Message:
+        message = await request.receive()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            has_body.set()
+        return message
+
+    async def watch() -> None:
+        # Only once the body is there: before, what comes next is for the handler.
+        await has_body.wait()
+        while (await request.receive())["type"] != "http.disconnect":
+            continue
+
+    task = asyncio.ensure_future(handle(Request(request.scope, receive)))
+    watcher = asyncio.ensure_future(watch())
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        for one in (task, watcher):
+            one.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
