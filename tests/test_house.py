@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -342,3 +343,10 @@ def test_rooms_import_one_way_only() -> None:
         cwd=REPOSITORY,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_no_folder_of_tests_is_left_out_when_tests_are_collected(pytestconfig: pytest.Config) -> None:
+    left_out = pytestconfig.getini("norecursedirs")
+    folders = {path.parent.relative_to(REPOSITORY) for path in (REPOSITORY / "tests").rglob("test_*.py")}
+    parts = {part for folder in folders for part in folder.parts}
+    assert {part for part in parts if any(fnmatch(part, pattern) for pattern in left_out)} == set()
