@@ -96,8 +96,8 @@ def accuracy_of_export(folder: Path, data: Path, bundle: Path) -> dict[str, floa
     return found
 
 
-def main() -> None:
-    """Reads the command line, measures and prints."""
+def read_options() -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, required=True)
@@ -106,7 +106,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="data.yaml whose val split measures accuracy")
     parser.add_argument("--count", type=int, default=32, help="images (default 32)")
     parser.add_argument("--rounds", type=int, default=5, help="alternating rounds (default 5)")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measures and prints."""
+    options = read_options()
 
     import openvino
     import ultralytics

@@ -190,7 +190,7 @@ def render(servers: list[Server], engines: dict[str, list[float]], loops: list[f
     return "\n".join([*lines, "Versions: " + ", ".join(known) + "."]) + "\n"
 
 
-def main() -> None:
+def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument(
@@ -201,7 +201,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--peer", action="append", choices=["fastapi", "litserve"], default=[])
     parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = read_arguments()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         script, files = folder / "load.lua", folder / "files.txt"

@@ -61,6 +61,7 @@ def test_vertex_asks_on_the_routes_it_names(
         {"instances": [text], "parameters": {"conf": "high"}},
         {"instances": [text], "parameters": {"confidence": 0.5}},
         {"instances": [text], "parameters": {"classes": ["a"]}},
+        {"instances": [text], "parameters": {"classes": 3}},
     ):
         refused = httpx.post(where, json=wrong, timeout=30)
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "usage"), wrong

@@ -18,8 +18,9 @@ from shipsight.errors import NotFoundError, NotReadyError, ReplayMismatchError, 
 from shipsight.model import TensorLayout
 from shipsight.model.bundle import open_bundle, write_bundle
 from shipsight.serve.limits import Limits
-from shipsight.serve.models import Models, ModelState, OpenSettings
+from shipsight.serve.models import Models, ModelState
 from shipsight.serve.open_inference import find_endpoint, list_endpoints
+from shipsight.serve.opening import OpenSettings
 from shipsight.serve.scheduler import Scheduler
 from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
 

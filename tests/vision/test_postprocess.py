@@ -198,7 +198,15 @@ def test_postprocessing_a_detector_takes_well_below_a_millisecond_in_best_class_
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"conf": "0.5"}, {"conf": True}, {"iou": None}, {"max_det": 1.5}, {"classes": ("a",)}, {"agnostic_nms": "yes"}],
+    [
+        {"conf": "0.5"},
+        {"conf": True},
+        {"iou": None},
+        {"max_det": 1.5},
+        {"classes": ("a",)},
+        {"classes": 3},
+        {"agnostic_nms": "yes"},
+    ],
     ids=str,
 )
 def test_settings_of_another_type_are_refused(wrong):
@@ -207,4 +215,5 @@ def test_settings_of_another_type_are_refused(wrong):
 
 
 def test_settings_take_numbers_of_numpy():
-    PredictSettings(conf=np.float32(0.5), max_det=np.int64(3), classes=tuple(np.arange(2)))
+    settings = PredictSettings(conf=np.float32(0.5), max_det=np.int64(3), classes=tuple(np.arange(2)))
+    assert settings == PredictSettings(conf=0.5, max_det=3, classes=(0, 1))

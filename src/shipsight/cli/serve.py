@@ -51,18 +51,20 @@ def serve_command(
             raise MissingDependencyError(
                 f"package {package} is not installed", hint="Run: pip install 'shipsight[serve]'"
             )
-    from shipsight.serve import Limits, ServeOptions, Supervisor, bind_listener
+    from shipsight.serve import Limits, OpenSettings, ServeOptions, Supervisor, bind_listener
 
     options = ServeOptions(
         bundles=tuple(bundles),
         host=host,
         port=port,
-        variants=tuple(variant or ()),
         workers=workers,
-        streams=streams,
-        threads=threads,
-        device=device,
-        cache_dir=None if no_cache else (cache or _user_cache()),
+        opening=OpenSettings(
+            variants=tuple(variant or ()),
+            streams=streams,
+            threads=threads,
+            device=device,
+            cache_dir=None if no_cache else (cache or _user_cache()),
+        ),
         drain_s=drain,
         vertex=_vertex_routes(),
         limits=Limits(

@@ -5,7 +5,8 @@ What stands here is light: the supervisor's process imports no engine.
 """
 
 from shipsight.serve.limits import Limits
+from shipsight.serve.opening import OpenSettings
 from shipsight.serve.options import ServeOptions, VertexRoutes
 from shipsight.serve.supervisor import Supervisor, bind_listener
 
-__all__ = ["Limits", "ServeOptions", "Supervisor", "VertexRoutes", "bind_listener"]
+__all__ = ["Limits", "OpenSettings", "ServeOptions", "Supervisor", "VertexRoutes", "bind_listener"]

@@ -19,10 +19,11 @@ from pathlib import Path
 from shipsight.errors import NotFoundError, NotReadyError, ShipsightError
 from shipsight.model import Card
 from shipsight.model.bundle import Bundle, open_bundle
+from shipsight.serve.opening import OpenSettings
 from shipsight.serve.runner import Runner, open_runner
 from shipsight.serve.scheduler import Lane, Scheduler
 
-__all__ = ["ModelState", "Models", "OpenSettings", "ServedModel"]
+__all__ = ["ModelState", "Models", "ServedModel"]
 
 
 class ModelState(StrEnum):
@@ -32,25 +33,6 @@ class ModelState(StrEnum):
     READY = "ready"
     FAILED = "failed"
     LEAVING = "leaving"
-
-
-@dataclass(frozen=True)
-class OpenSettings:
-    """How variants are opened.
-
-    Attributes:
-        variants: names of variants that requests may choose beside the default; `all` for all that run here.
-        streams: requests side by side, None measures what pays.
-        threads: of the engine, None for one per core.
-        device: `cpu` or `cuda[:index]`.
-        cache_dir: where engines keep compiled forms, None for nowhere.
-    """
-
-    variants: tuple[str, ...] = ()
-    streams: int | None = None
-    threads: int | None = None
-    device: str = "cpu"
-    cache_dir: Path | None = None
 
 
 @dataclass(eq=False)
@@ -143,15 +125,7 @@ class Models:
                 self._versions[label][model.version] = model
         try:
             for variant in self._variants(bundle):
-                settings = self._settings
-                model.runners[variant] = open_runner(
-                    bundle,
-                    bundle.variant(variant),
-                    streams=settings.streams,
-                    threads=settings.threads,
-                    device=settings.device,
-                    cache_dir=settings.cache_dir,
-                )
+                model.runners[variant] = open_runner(bundle, bundle.variant(variant), self._settings)
         except ShipsightError as error:
             model.state, model.error = ModelState.FAILED, error
             self._close(model)

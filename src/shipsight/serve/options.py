@@ -10,6 +10,7 @@ from pathlib import Path
 
 from shipsight.errors import UsageError
 from shipsight.serve.limits import Limits
+from shipsight.serve.opening import OpenSettings
 
 __all__ = ["ServeOptions", "VertexRoutes"]
 
@@ -41,12 +42,8 @@ class ServeOptions:
         bundles: paths of bundles, one and more.
         host: address that is listened on; a loopback address.
         port: TCP port, 0 for any free one.
-        variants: names of variants that requests may choose beside the default; `all` for all.
         workers: threads that decode, infer and postprocess; None for two more than the cores.
-        streams: requests side by side in an engine, None measures what pays.
-        threads: of an engine, None for one per core.
-        device: `cpu` or `cuda[:index]`.
-        cache_dir: where engines keep compiled forms, None for nowhere.
+        opening: how variants are opened.
         drain_s: seconds that requests in flight are given when the server leaves.
         vertex: routes that Vertex AI named, None outside of it.
         limits: on requests.
@@ -55,12 +52,8 @@ class ServeOptions:
     bundles: tuple[Path, ...]
     host: str = "127.0.0.1"
     port: int = 8000
-    variants: tuple[str, ...] = ()
     workers: int | None = None
-    streams: int | None = None
-    threads: int | None = None
-    device: str = "cpu"
-    cache_dir: Path | None = None
+    opening: OpenSettings = field(default_factory=OpenSettings)
     drain_s: float = 20.0
     vertex: VertexRoutes | None = None
     limits: Limits = field(default_factory=Limits)
@@ -72,10 +65,8 @@ class ServeOptions:
             raise UsageError("a bundle is named twice", where="BUNDLE", got=", ".join(map(str, self.bundles)))
         if not 0 <= self.port <= 65535:
             raise UsageError("no such port", where="--port", expected="0 to 65535", got=self.port)
-        for name in ("workers", "streams", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError("too few", where=f"--{name}", expected="1 or more", got=value)
+        if self.workers is not None and self.workers < 1:
+            raise UsageError("too few", where="--workers", expected="1 or more", got=self.workers)
         if self.host != "localhost":
             try:
                 is_local = ipaddress.ip_address(self.host).is_loopback
@@ -100,12 +91,18 @@ class ServeOptions:
     def from_json(cls, text: str) -> ServeOptions:
         """Reads what `to_json` wrote."""
         told = json.loads(text)
+        opening = told["opening"]
         return cls(
             **{
                 **told,
                 "bundles": tuple(map(Path, told["bundles"])),
-                "variants": tuple(told["variants"]),
-                "cache_dir": None if told["cache_dir"] is None else Path(told["cache_dir"]),
+                "opening": OpenSettings(
+                    **{
+                        **opening,
+                        "variants": tuple(opening["variants"]),
+                        "cache_dir": None if opening["cache_dir"] is None else Path(opening["cache_dir"]),
+                    }
+                ),
                 "vertex": None if told["vertex"] is None else VertexRoutes(**told["vertex"]),
                 "limits": Limits(**told["limits"]),
             }

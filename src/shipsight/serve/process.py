@@ -17,14 +17,18 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shipsight.errors import ShipsightError
-from shipsight.serve.models import Models, OpenSettings
+from shipsight.serve.metrics import Metrics
+from shipsight.serve.models import Models
 from shipsight.serve.options import ServeOptions
 from shipsight.serve.runner import core_count
 from shipsight.serve.scheduler import Scheduler
 from shipsight.serve.service import PredictionService
+
+if TYPE_CHECKING:
+    import uvicorn
 
 __all__ = ["main"]
 
@@ -32,42 +36,43 @@ _log = logging.getLogger("shipsight.serve")
 _KEEP_ALIVE_S = 75
 
 
-# Long, but one straight list: make the parts, load, listen, wait, take them down.
 def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status."""
     scheduler = Scheduler(options.workers or core_count() + 2)
-    models = Models(
-        scheduler,
-        OpenSettings(
-            variants=options.variants,
-            streams=options.streams,
-            threads=options.threads,
-            device=options.device,
-            cache_dir=options.cache_dir,
-        ),
-    )
-    leaving, stopping = threading.Event(), _Stop()
+    models = Models(scheduler, options.opening)
+    metrics = Metrics()
+    metrics.watch(models, scheduler)
+    service = PredictionService(models, scheduler, options.limits, metrics)
+    stopping, was_told = _Stop(), threading.Event()
 
     def leave(number: int, frame: object) -> None:
-        leaving.set()
+        was_told.set()
+        service.leave()
         stopping.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
     loader = threading.Thread(target=_load, args=(models, options.bundles, stopping, report), name="shipsight-loader")
     loader.start()
+    server = _make_server(options, service, metrics)
+    stopping.watch(server)
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(server.serve(sockets=[listener]))
+    loader.join()
+    models.close()
+    scheduler.close()
+    return 0 if was_told.is_set() else 1
+
+
+def _make_server(options: ServeOptions, service: PredictionService, metrics: Metrics) -> uvicorn.Server:
     # Half a second of imports, while the engines compile.
     import uvicorn
 
     from shipsight.serve.http import build_app
     from shipsight.serve.http.slow_clients import limit_heads
-    from shipsight.serve.metrics import Metrics
 
-    metrics = Metrics()
-    metrics.watch(models, scheduler)
-    service = PredictionService(models, scheduler, options.limits, metrics)
     config = uvicorn.Config(
-        build_app(service, metrics, is_leaving=leaving.is_set, vertex=options.vertex),
+        build_app(service, metrics, vertex=options.vertex),
         http=limit_heads(options.limits.header_s),
         loop="uvloop",
         lifespan="off",
@@ -79,17 +84,11 @@ def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(int(options.drain_s), 1),
     )
+    config.load()
     server = uvicorn.Server(config)
     # Signals are this process's own affair.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
-    stopping.watch(server)
-    config.load()
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(server.serve(sockets=[listener]))
-    loader.join()
-    models.close()
-    scheduler.close()
-    return 0 if leaving.is_set() else 1
+    return server
 
 
 class _Stop:

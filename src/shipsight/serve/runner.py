@@ -29,6 +29,7 @@ from shipsight.model.bundle import Bundle
 from shipsight.proof.environment import cpu_class, runtime_key
 from shipsight.proof.golden import GoldenFiles
 from shipsight.proof.replay import ReplayReport, replay
+from shipsight.serve.opening import OpenSettings
 from shipsight.vision import prepare, to_tensor
 
 __all__ = ["Runner", "core_count", "open_runner"]
@@ -82,24 +83,13 @@ def core_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def open_runner(
-    bundle: Bundle,
-    variant: Variant,
-    *,
-    streams: int | None = None,
-    threads: int | None = None,
-    device: str = "cpu",
-    cache_dir: Path | None = None,
-) -> Runner:
+def open_runner(bundle: Bundle, variant: Variant, settings: OpenSettings = OpenSettings()) -> Runner:
     """Opens a variant and replays the golden set on each of its forms.
 
     Args:
         bundle: holds it.
         variant: which.
-        streams: requests side by side; None measures what pays.
-        threads: of the engine, None for one per core.
-        device: `cpu` or `cuda[:index]`.
-        cache_dir: where the engine keeps compiled forms, None for nowhere.
+        settings: how.
 
     Raises:
         ReplayMismatchError: this machine does not run what was measured.
@@ -109,16 +99,19 @@ def open_runner(
     golden = GoldenFiles.of(bundle)
 
     def open_form(requests: int) -> EngineSession:
-        options = EngineOptions(device=device, threads=threads, requests=requests, cache_dir=cache_dir)
+        options = EngineOptions(
+            device=settings.device, threads=settings.threads, requests=requests, cache_dir=settings.cache_dir
+        )
         return get_engine(variant.engine).open(files, variant, options)
 
     alone = open_form(1)
     together, count = alone, 1
     try:
-        known = streams or _recall(bundle, variant, threads, cache_dir)
+        notes = _notes(bundle, variant, settings)
+        known = settings.streams or _recall(notes)
         if known is None:
             together, count = _measure_forms(open_form, alone, bundle.card, variant)
-            _remember(bundle, variant, threads, cache_dir, count)
+            _remember(notes, count)
         elif known > 1:
             together, count = open_form(known), known
         report = replay(together, variant, bundle.card, golden, workers=count)
@@ -132,30 +125,31 @@ def open_runner(
     return Runner(bundle.card.with_size(variant.size_hw), variant, alone, together, count, report)
 
 
-def _notes(bundle: Bundle, variant: Variant, threads: int | None, cache_dir: Path) -> Path:
+def _notes(bundle: Bundle, variant: Variant, settings: OpenSettings) -> Path | None:
     """Returns where the measured number of streams stands: it holds for this bundle, machine and runtime alone."""
-    parts = (bundle.digest, variant.name, cpu_class(), runtime_key(variant.engine), threads, core_count())
-    return cache_dir / f"streams-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}.json"
+    if settings.cache_dir is None:
+        return None
+    parts = (bundle.digest, variant.name, cpu_class(), runtime_key(variant.engine), settings.threads, core_count())
+    return settings.cache_dir / f"streams-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}.json"
 
 
-def _recall(bundle: Bundle, variant: Variant, threads: int | None, cache_dir: Path | None) -> int | None:
+def _recall(notes: Path | None) -> int | None:
     """Returns the number of streams measured at an earlier start, None where there is none that can be read."""
-    if cache_dir is None:
+    if notes is None:
         return None
     try:
-        told = json.loads(_notes(bundle, variant, threads, cache_dir).read_text(encoding="utf-8"))
+        told = json.loads(notes.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return told if isinstance(told, int) and not isinstance(told, bool) and 1 <= told <= _MOST_STREAMS else None
 
 
-def _remember(bundle: Bundle, variant: Variant, threads: int | None, cache_dir: Path | None, count: int) -> None:
-    if cache_dir is None:
+def _remember(notes: Path | None, count: int) -> None:
+    if notes is None:
         return
-    place = _notes(bundle, variant, threads, cache_dir)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(json.dumps(count), encoding="utf-8")
+        notes.parent.mkdir(parents=True, exist_ok=True)
+        notes.write_text(json.dumps(count), encoding="utf-8")
     except OSError as error:
         # A cache that cannot be written costs the next start two seconds, and this one nothing.
         _log.warning("the measured number of streams cannot be kept: %s", error)

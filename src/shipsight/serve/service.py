@@ -22,7 +22,7 @@ from shipsight.access import Principal
 from shipsight.errors import LimitError, UsageError
 from shipsight.model import Card, ImagePredictions, Predictions
 from shipsight.serve.limits import Limits
-from shipsight.serve.models import Models, ServedModel
+from shipsight.serve.models import Models, ModelState, ServedModel
 from shipsight.serve.runner import Runner
 from shipsight.serve.scheduler import LaneClosedError, Scheduler
 from shipsight.vision import PredictSettings, decode_image, postprocess, prepare, to_tensor
@@ -128,6 +128,7 @@ class PredictionService:
         self._scheduler = scheduler
         self._observer = observer or Observer()
         self._clock = clock
+        self._is_leaving = False
 
     async def predict(self, principal: Principal, question: Question) -> Answer:
         """Predicts on the images of a question.
@@ -158,6 +159,16 @@ class PredictionService:
             images=tuple(one.predictions for one in done),
         )
         return Answer(predictions, stages, tuple(one.rendered for one in done if one.rendered is not None))
+
+    def leave(self) -> None:
+        """Is no more ready: the server drains."""
+        self._is_leaving = True
+
+    def is_ready(self) -> bool:
+        """Tells whether new requests are welcome: all models answer, no queue is hopeless, the server stays."""
+        models = self.models.all()
+        is_ready = bool(models) and all(one.state is ModelState.READY for one in models)
+        return is_ready and not self._is_leaving and not self.hopeless()
 
     def hopeless(self) -> list[str]:
         """Returns the models whose queues are so long that a new request would be refused."""

@@ -35,6 +35,8 @@ class PredictSettings:
     multi_label: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.classes, tuple | None):
+            raise UsageError("another type", where="classes", expected="class ids", got=repr(self.classes)[:40])
         # Servers hand on what clients wrote in JSON, where anything may stand for a number.
         for name, kind in _KINDS.items():
             given = getattr(self, name)

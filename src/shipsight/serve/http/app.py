@@ -19,7 +19,6 @@ from shipsight.serve.http.guard import LoopbackGuard
 from shipsight.serve.http.native import native_routes
 from shipsight.serve.http.open_inference import open_inference_routes
 from shipsight.serve.metrics import Metrics
-from shipsight.serve.models import ModelState
 from shipsight.serve.options import VertexRoutes
 from shipsight.serve.service import PredictionService
 
@@ -38,7 +37,6 @@ def build_app(
     service: PredictionService,
     metrics: Metrics,
     *,
-    is_leaving: Callable[[], bool],
     vertex: VertexRoutes | None = None,
 ) -> ASGIApp:
     """Returns the app.
@@ -46,7 +44,6 @@ def build_app(
     Args:
         service: answers.
         metrics: counts.
-        is_leaving: whether the server drains; it is then alive, but not ready.
         vertex: routes that Vertex AI named, None outside of it.
     """
 
@@ -55,13 +52,11 @@ def build_app(
 
     async def ready(request: Request) -> Response:
         states = {f"{one.name}/{one.version}": one.state.value for one in service.models.all()}
-        hopeless = service.hopeless()
-        is_ready = bool(states) and not is_leaving() and not hopeless
-        is_ready = is_ready and all(state == ModelState.READY.value for state in states.values())
+        is_ready = service.is_ready()
         told = {
             "status": "ready" if is_ready else "not ready",
             "models": states,
-            "hopeless": hopeless,
+            "hopeless": service.hopeless(),
             "load": service.loads(),
         }
         return json_answer(told, 200 if is_ready else 503)

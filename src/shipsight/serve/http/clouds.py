@@ -14,22 +14,20 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from shipsight.access import Principal
-from shipsight.errors import LimitError, UsageError
+from shipsight.errors import UsageError
 from shipsight.serve.http.answers import json_answer
 from shipsight.serve.http.body import read_body
 from shipsight.serve.http.handlers import bind
 from shipsight.serve.http.native import predict
-from shipsight.serve.models import ModelState
+from shipsight.serve.http.settings import read_settings
 from shipsight.serve.options import VertexRoutes
 from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
-from shipsight.vision import PredictSettings
 
 __all__ = ["cloud_routes"]
 
@@ -52,9 +50,7 @@ def cloud_routes(service: PredictionService, vertex: VertexRoutes | None) -> lis
 
 
 async def _ping(service: PredictionService, principal: Principal, request: Request) -> Response:
-    models = service.models.all()
-    is_ready = bool(models) and all(one.state is ModelState.READY for one in models)
-    return Response(status_code=200 if is_ready else 503)
+    return Response(status_code=200 if service.is_ready() else 503)
 
 
 async def _invoke(service: PredictionService, principal: Principal, request: Request) -> Response:
@@ -81,15 +77,10 @@ async def _vertex(service: PredictionService, principal: Principal, request: Req
         raise UsageError("the body is not JSON", where="body") from None
     if not isinstance(told, dict) or not isinstance(told.get("instances"), list):
         raise UsageError("not a request", where="body", expected='{"instances": [...]}')
-    if len(told["instances"]) > service.limits.images:
-        most = service.limits.images
-        raise LimitError(
-            "more than this server allows", where="instances", expected=f"at most {most}", got=len(told["instances"])
-        )
     question = Question(
         Target(_model(service, request.query_params.get("model"))),
         [_instance(one, position) for position, one in enumerate(told["instances"])],
-        _settings(told.get("parameters") or {}),
+        read_settings(told.get("parameters") or {}, _PARAMETERS),
     )
     answer = await service.predict(principal, question)
     model = f"{answer.predictions.model}/{answer.predictions.version}/{answer.predictions.variant}"
@@ -104,14 +95,3 @@ def _instance(given: object, position: int) -> EncodedImage:
         return EncodedImage(base64.b64decode(text, validate=True))
     except (TypeError, ValueError, binascii.Error):
         raise UsageError("not an image in base64", where=f"instances[{position}]", expected='{"b64": "..."}') from None
-
-
-def _settings(given: Any) -> PredictSettings:  # noqa: ANN401 - read from JSON
-    if not isinstance(given, dict):
-        raise UsageError("not a mapping", where="parameters", got=type(given).__name__)
-    unknown = sorted(set(map(str, given)) - set(_PARAMETERS))
-    if unknown:
-        raise UsageError("no such parameter", where=", ".join(unknown)[:200], expected=", ".join(_PARAMETERS))
-    if isinstance(given.get("classes"), list):
-        given = {**given, "classes": tuple(given["classes"])}
-    return PredictSettings(**given)

@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from shipsight.access import Principal
-from shipsight.errors import LimitError, UsageError
+from shipsight.errors import UsageError
 from shipsight.model import ImagePredictions
 from shipsight.serve.http.answers import json_answer
 from shipsight.serve.http.body import read_body
@@ -194,7 +194,7 @@ async def _read_images(request: Request, limits: Limits) -> list[EncodedImage]:
         return await _read_form(request, limits)
     body = await read_body(request, limits)
     if kind == "application/json":
-        return _read_json(body, limits)
+        return _read_json(body)
     # What the bytes are is told from the bytes: clients send images as octets, as forms and without any type.
     return [EncodedImage(body)]
 
@@ -219,29 +219,18 @@ async def _read_form(request: Request, limits: Limits) -> list[EncodedImage]:
         raise UsageError("not a form of files", where="body", got=got[:200]) from None
     try:
         files = [value for value in form.values() if isinstance(value, UploadFile)]
-        if len(files) > limits.images:
-            raise LimitError(
-                "more than this server allows", where="images", expected=f"at most {limits.images}", got=len(files)
-            )
         return [EncodedImage(await file.read(), file.filename or None) for file in files]
     finally:
         await form.close()
 
 
-def _read_json(body: bytes, limits: Limits) -> list[EncodedImage]:
+def _read_json(body: bytes) -> list[EncodedImage]:
     try:
         told = json.loads(body)
     except (ValueError, RecursionError):
         raise UsageError("the body is not JSON", where="body") from None
     if not isinstance(told, dict) or set(told) != {"images"} or not isinstance(told["images"], list):
         raise UsageError("not a request", where="body", expected='{"images": [base64, ...]}')
-    if len(told["images"]) > limits.images:
-        raise LimitError(
-            "more than this server allows",
-            where="images",
-            expected=f"at most {limits.images}",
-            got=len(told["images"]),
-        )
     images = []
     for position, text in enumerate(told["images"]):
         try:

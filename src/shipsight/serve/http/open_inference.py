@@ -22,6 +22,7 @@ from shipsight.errors import ShipsightError, UsageError
 from shipsight.serve.http.answers import json_answer, status_of
 from shipsight.serve.http.body import read_body
 from shipsight.serve.http.handlers import Handler, bind
+from shipsight.serve.http.settings import read_settings
 from shipsight.serve.http.tensors import InferRequest, read_request, write_answer
 from shipsight.serve.models import ModelState
 from shipsight.serve.open_inference import (
@@ -33,12 +34,11 @@ from shipsight.serve.open_inference import (
     metadata_of,
 )
 from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
-from shipsight.vision import PredictSettings
 
 __all__ = ["open_inference_routes"]
 
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
-_SETTINGS = ("conf", "iou", "max_det", "agnostic_nms", "binary_data_output")
+_PARAMETERS = ("conf", "iou", "max_det", "agnostic_nms")
 _STATES = {ModelState.READY: "READY", ModelState.LOADING: "LOADING", ModelState.FAILED: "UNAVAILABLE"}
 
 
@@ -96,8 +96,7 @@ class _Protocol:
         return json_answer({"live": True})
 
     async def ready(self, service: PredictionService, principal: Principal, request: Request) -> Response:
-        models = service.models.all()
-        is_ready = bool(models) and all(one.state is ModelState.READY for one in models)
+        is_ready = service.is_ready()
         return json_answer({"ready": is_ready, "live": True}, 200 if is_ready else 503)
 
     async def model_ready(self, service: PredictionService, principal: Principal, request: Request) -> Response:
@@ -212,7 +211,7 @@ class _Protocol:
         question = Question(
             Target(endpoint.model.name, endpoint.model.version),
             [EncodedImage(image) for image in images],
-            _settings(asked),
+            read_settings({k: v for k, v in asked.parameters.items() if k != "binary_data_output"}, _PARAMETERS),
         )
         answer = await service.predict(principal, question)
         stages = answer.stages_ms
@@ -239,14 +238,6 @@ async def _read(request: Request, service: PredictionService, endpoint: Endpoint
         raise UsageError("not a size", where="Inference-Header-Content-Length", got=size[:40])
     body = await read_body(request, service.limits)
     return read_request(body, None if size is None else int(size), endpoint.inputs)
-
-
-def _settings(asked: InferRequest) -> PredictSettings:
-    unknown = sorted(set(asked.parameters) - set(_SETTINGS))
-    if unknown:
-        raise UsageError("no such parameter", where=", ".join(unknown)[:200], expected=", ".join(_SETTINGS[:-1]))
-    given = {name: value for name, value in asked.parameters.items() if name != "binary_data_output"}
-    return PredictSettings(**given)
 
 
 def _index_filter(body: bytes) -> bool:
