@@ -178,13 +178,16 @@ def _draw_levels(data: ReportData, frame: _Frame, labels: Labeller, drawn: Seque
         y = frame.y(value)
         parts.append(element("line", x1=frame.left, x2=frame.right, y1=y, y2=y, class_=name))
         labels.discourage(Box(frame.left, y - 2, frame.right - frame.left, 4), 24)
-        wide = text_width(text, 11)
-        # Where marks are in the way, the other side of the line or its other end.
+        wide = text_width(text, _TEXT_PX)
+        # From the right end of the line to its left, on either side: where nothing else is drawn, or least of it.
         sides = (y - 17, y + 3) if name == "source" else (y + 3, y - 17)
-        places = [Box(x, side, wide, 14) for x in (frame.right - wide - 2, frame.left + 2) for side in sides]
         room = Box(frame.left, frame.top - 18, frame.right - frame.left, frame.bottom - frame.top + 18)
-        places = [place for place in places if place.is_inside(room)]
-        box = next((place for place in places if not any(place.overlap(one) for one in drawn)), places[0])
+        starts = range(int(frame.right - wide - 2), int(frame.left), -12)
+        places = [Box(x, side, wide, 14) for x in starts for side in sides]
+        box = min(
+            (place for place in places if place.is_inside(room)),
+            key=lambda place: sum(place.overlap(one) for one in drawn),
+        )
         labels.block(box)
         parts.append(element("text", text=text, x=box.x, y=box.y + 11, class_="note", font_size=11))
     return parts
@@ -200,13 +203,15 @@ def _draw_scatter(data: ReportData, variants: Sequence[Mapping[str, Any]], width
     labels = Labeller(Box(frame.left, frame.top - 8, frame.right - frame.left, frame.bottom - frame.top + 8))
     marks = [Box(point.x - 8, point.y - 8, 16, 16) for point in points]
     errors = [Box(point.x - 4, point.top, 8, point.bottom - point.top) for point in points]
-    levels = _draw_levels(data, frame, labels, [*marks, *errors])
+    front = sorted((p for p in points if p.variant.get("on_front")), key=lambda point: point.x)
+    ends = [*(point.x for point in front[1:]), frame.right]
+    steps = [Box(point.x, point.y - 2, end - point.x, 4) for point, end in zip(front, ends, strict=False)]
+    levels = _draw_levels(data, frame, labels, [*marks, *errors, *steps])
     for point, mark in zip(points, marks, strict=True):
         labels.block(mark)
         labels.discourage(Box(point.x - 3, point.top, 6, point.bottom - point.top), 12)
-    front = sorted((p for p in points if p.variant.get("on_front")), key=lambda point: point.x)
-    for point, following in zip(front, [*(p.x for p in front[1:]), frame.right], strict=False):
-        labels.discourage(Box(point.x, point.y - 2, following - point.x, 4), 24)
+    for step in steps:
+        labels.discourage(step, 24)
     metric_name = {"top1": "top-1 accuracy"}.get(data.metric, "mAP50-95")
     return [
         *_draw_axes(frame, metric_name),
