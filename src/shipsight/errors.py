@@ -300,10 +300,15 @@ class LimitError(ShipsightError):
 
 
 class ServiceError(ShipsightError):
-    """A server cannot answer now; the same request may succeed later."""
+    """A server cannot answer now; the same request may succeed later.
+
+    Attributes:
+        retry_after_s: whole seconds after which to ask again; 1 where nobody knows better.
+    """
 
     code = "service"
     exit_code = 1
+    retry_after_s: int = 1
 
 
 class OverloadedError(ServiceError):

@@ -156,3 +156,24 @@ def test_the_supervisor_imports_no_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_memory_comes_back_over_fifty_cycles(start: Callable[..., Served], digits_bundle: Path) -> None:
+    server = start(digits_bundle, "--streams", "2")
+    statm = Path(f"/proc/{serving_process(server)}/statm")
+
+    def resident_mb() -> float:
+        return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+
+    def cycle(times: int) -> None:
+        for _ in range(times):
+            for verb in ("unload", "load"):
+                client.post(f"/v2/repository/models/digits/{verb}").raise_for_status()
+
+    with server.client as client:
+        cycle(5)
+        before = resident_mb()
+        cycle(50)
+    assert resident_mb() - before < 20, "a cycle holds 25 MB of weights and buffers; fifty would hold a gigabyte"
+    assert server.stop() == 0

@@ -140,22 +140,6 @@ def test_no_request_is_lost_while_models_are_replaced(
     assert len(models.all()) == 1
 
 
-@pytest.mark.slow
-def test_memory_comes_back_over_fifty_cycles(models: Models, digits_bundle: Path) -> None:
-    def resident_mb() -> float:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return pages * 4096 / 1e6
-
-    for _ in range(5):
-        models.load(digits_bundle)
-        models.unload("digits")
-    before = resident_mb()
-    for _ in range(50):
-        models.load(digits_bundle)
-        models.unload("digits")
-    assert resident_mb() - before < 20, "a cycle holds 25 MB of weights and buffers; fifty would hold a gigabyte"
-
-
 def test_what_is_asked_too_much_of_is_refused(
     models: Models, service: PredictionService, digits_bundle: Path, jpeg: bytes
 ) -> None:

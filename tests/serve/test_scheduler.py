@@ -101,8 +101,9 @@ def test_what_would_come_too_late_is_refused_at_once(scheduler: Scheduler) -> No
     waiting = [scheduler.submit(lane, lambda: None, deadline_s=far()) for _ in range(20)]
     assert scheduler.load(lane).wait_s > 1.5
     begin = time.monotonic()
-    with pytest.raises(OverloadedError, match=r"within 1 s.*Ask again in [1-9]"):
+    with pytest.raises(OverloadedError, match=r"within 1 s.*Ask again in [1-9]") as refused:
         scheduler.submit(lane, lambda: None, deadline_s=time.monotonic() + 1)
+    assert refused.value.retry_after_s >= 1
     assert time.monotonic() - begin < 0.05
     gate.released.set()
     for job in [running, *waiting]:
@@ -174,12 +175,12 @@ def test_a_scheduler_that_closes_refuses_what_waits() -> None:
 
 def test_a_lone_job_is_told_apart_from_one_in_company(scheduler: Scheduler) -> None:
     lane = scheduler.open_lane("a")
-    assert scheduler.submit(lane, lambda: scheduler.is_idle(lane), deadline_s=far()).result(SOON_S)
+    assert scheduler.submit(lane, scheduler.is_alone, deadline_s=far()).result(SOON_S)
     gate = Gate()
     running = scheduler.submit(lane, gate, deadline_s=far())
     assert gate.begun.wait(SOON_S)
     scheduler.submit(lane, lambda: None, deadline_s=far())
-    assert not scheduler.is_idle(lane)
+    assert not scheduler.is_alone()
     gate.released.set()
     running.result(SOON_S)
 

@@ -148,13 +148,15 @@ class Scheduler:
             wait_s = self._estimate(lane)
             late_s = now + wait_s + (lane.service_s or 0.0) - deadline_s
             if late_s > 0 or len(lane.queue) >= self._most_waiting:
-                raise OverloadedError(
+                error = OverloadedError(
                     "the answer would come too late",
                     where=lane.name,
                     expected=f"within {max(deadline_s - now, 0.0):.3g} s",
                     got=f"about {wait_s + (lane.service_s or 0.0):.3g} s",
                     hint=f"Ask again in {max(1, round(wait_s)):d} s.",
                 )
+                error.retry_after_s = max(1, round(wait_s))
+                raise error
             if not lane.queue and not lane.running:
                 # A lane that was idle does not bring its idle time along: it would starve the others.
                 lane.served_s = max(lane.served_s, self._served_s)
@@ -167,8 +169,8 @@ class Scheduler:
         with self._changed:
             return Load(len(lane.queue), lane.running, lane.service_s, self._estimate(lane))
 
-    def is_idle(self, lane: Lane) -> bool:
-        """Tells whether a job that is running has the machine for itself: nothing else runs or waits."""
+    def is_alone(self) -> bool:
+        """Tells a job that is running whether it has the machine for itself: nothing else runs or waits."""
         with self._changed:
             return sum(one.running + len(one.queue) for one in self._lanes) <= 1
 

@@ -217,7 +217,7 @@ class PredictionService:
 
         def queue(model: ServedModel, runner: Runner) -> list[Future[dict[str, NDArray[Any]]]]:
             def run(part: NDArray[Any]) -> dict[str, NDArray[Any]]:
-                return runner.infer(part, is_alone=self._scheduler.is_idle(model.lane))
+                return runner.infer(part, is_alone=self._scheduler.is_alone())
 
             return self._queue_all(
                 model, [partial(run, tensor[place : place + 1]) for place in range(len(tensor))], until_s
@@ -262,7 +262,7 @@ class PredictionService:
         self, model: ServedModel, runner: Runner, image: EncodedImage, question: Question, queued_s: float
     ) -> _Done:
         """Does one image, in a thread of the scheduler."""
-        is_alone = self._scheduler.is_idle(model.lane)
+        is_alone = self._scheduler.is_alone()
         marks = [queued_s, self._clock()]
         pixels = decode_image(image.data, max_pixels=self.limits.image_pixels)
         marks.append(self._clock())

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from starlette.responses import Response
@@ -20,7 +19,7 @@ from shipsight.errors import (
     ShipsightError,
 )
 
-__all__ = ["error_answer", "json_answer", "status_of"]
+__all__ = ["error_answer", "headers_of", "json_answer", "status_of"]
 
 _STATUSES: tuple[tuple[type[ShipsightError], int], ...] = (
     (NotFoundError, 404),
@@ -31,7 +30,6 @@ _STATUSES: tuple[tuple[type[ShipsightError], int], ...] = (
     (DeadlineError, 504),
     (ServiceError, 503),
 )
-_RETRY = re.compile(r"in (\d+) s")
 
 
 def status_of(error: ShipsightError) -> int:
@@ -46,13 +44,14 @@ def json_answer(value: object, status: int = 200, headers: dict[str, str] | None
 
 
 def error_answer(error: ShipsightError) -> Response:
-    """Returns `{"error": {code, what, where, expected, got, hint}}`; 503 says when to ask again."""
+    """Returns `{"error": {code, what, where, expected, got, hint}}`; 503 and 504 say when to ask again."""
     status = status_of(error)
-    headers: dict[str, str] = {}
-    if status == 503:
-        found = _RETRY.search(error.hint or "")
-        headers["retry-after"] = found[1] if found else "1"
-    return json_answer({"error": _shown(error, status)}, status, headers)
+    return json_answer({"error": _shown(error, status)}, status, headers_of(error))
+
+
+def headers_of(error: ShipsightError) -> dict[str, str]:
+    """Returns what an error says in headers: when to ask again, where that helps."""
+    return {"retry-after": str(error.retry_after_s)} if isinstance(error, ServiceError) else {}
 
 
 def _shown(error: ShipsightError, status: int) -> dict[str, Any]:

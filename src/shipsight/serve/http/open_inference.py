@@ -19,7 +19,7 @@ from starlette.routing import Route
 from shipsight import __version__
 from shipsight.access import Principal
 from shipsight.errors import ShipsightError, UsageError
-from shipsight.serve.http.answers import json_answer, status_of
+from shipsight.serve.http.answers import headers_of, json_answer, status_of
 from shipsight.serve.http.body import read_body
 from shipsight.serve.http.handlers import Handler, bind
 from shipsight.serve.http.settings import read_settings
@@ -78,7 +78,7 @@ def _told_plainly(handler: Handler) -> Handler:
         except ShipsightError as error:
             status = status_of(error)
             text = "the server failed on this request" if status == 500 else str(error)
-            return json_answer({"error": text, "code": error.code}, status)
+            return json_answer({"error": text, "code": error.code}, status, headers_of(error))
 
     return handle
 
