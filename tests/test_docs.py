@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from shipsight import errors
-from shipsight.cli import app
+from shipsight.cli import make_app
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -28,7 +28,7 @@ VERBS = ("build", "inspect", "verify", "predict", "evaluate", "bench", "serve")
 
 def options_of(verb: str) -> set[str]:
     """Returns the long options of a verb, as the command line itself declares them."""
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(make_app())
     assert hasattr(group, "commands")
     command = group.commands[verb]
     return {name for parameter in command.params for name in parameter.opts if name.startswith("--")} - {"--help"}
@@ -67,7 +67,7 @@ def test_command_page_lists_exactly_the_options_of_the_command(verb: str) -> Non
 def test_command_page_states_each_default_of_the_command(verb: str) -> None:
     page = (REPOSITORY / "docs" / "commands" / f"{verb}.md").read_text(encoding="utf-8")
     written = dict(re.findall(r"^\| `(--[a-z0-9-]+)(?: [A-Z]+)?` \| (.+?) \| .+ \|$", page, re.MULTILINE))
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(make_app())
     assert hasattr(group, "commands")
     for parameter in group.commands[verb].params:
         option = next((name for name in parameter.opts if name.startswith("--")), None)
@@ -82,7 +82,7 @@ def test_command_page_states_each_default_of_the_command(verb: str) -> None:
 
 
 def test_every_verb_has_a_page() -> None:
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(make_app())
     assert hasattr(group, "commands")
     pages = {page.stem for page in (REPOSITORY / "docs" / "commands").glob("*.md")}
     assert pages == set(group.commands)
@@ -91,7 +91,7 @@ def test_every_verb_has_a_page() -> None:
 def test_shown_commands_parse() -> None:
     commands = shown_commands()
     assert len(commands) >= 25
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(make_app())
     assert hasattr(group, "commands")
     for page, line in commands:
         _, verb, *rest = shlex.split(line)

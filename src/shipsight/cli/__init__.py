@@ -8,38 +8,37 @@ go to standard output, progress and errors to standard error. Every verb takes `
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 
 import typer
 
 from shipsight import __version__
-from shipsight.cli import bench, build, evaluate, inspect, predict, serve, verify
 from shipsight.cli.output import print_error
 from shipsight.errors import InternalError, ShipsightError
 
-__all__ = ["app", "main"]
+__all__ = ["VERBS", "main", "make_app"]
 
-app = typer.Typer(
-    name="shipsight",
-    help="Take a trained vision model to production and prove on the way that it still works.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-for verb, command in (
-    ("build", build.build_command),
-    ("inspect", inspect.inspect_command),
-    ("verify", verify.verify_command),
-    ("predict", predict.predict_command),
-    ("evaluate", evaluate.evaluate_command),
-    ("bench", bench.bench_command),
-    ("serve", serve.serve_command),
-):
-    app.command(verb)(command)
+VERBS = ("build", "inspect", "verify", "predict", "evaluate", "bench", "serve")
+"""Each is `VERB_command` in a file of its own."""
 
 
-@app.callback(invoke_without_command=True)
+def make_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
+    """Returns the command line with some verbs; only their files are imported, so that each starts without the others' weight."""
+    app = typer.Typer(
+        name="shipsight",
+        help="Take a trained vision model to production and prove on the way that it still works.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    for verb in verbs:
+        app.command(verb)(getattr(import_module(f"shipsight.cli.{verb}"), f"{verb}_command"))
+    app.callback(invoke_without_command=True)(_root)
+    return app
+
+
 def _root(
     version: bool = typer.Option(False, "--version", help="Print the version and leave.", is_eager=True),
 ) -> None:
@@ -52,8 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and leaves the process with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
+    asked = [verb for verb in VERBS if given and verb == given[0]]
     try:
-        app(args=given)
+        make_app(asked or VERBS)(args=given)
     except ShipsightError as error:
         print_error(error, as_json=as_json)
         sys.exit(error.exit_code)
