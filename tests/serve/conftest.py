@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,10 +16,13 @@ from typing import Any
 
 import cv2
 import httpx
+import numpy as np
+import onnx
 import pytest
 
 from shipsight.build import BuildOptions, build
 from shipsight.model import Precision
+from shipsight.model.bundle import open_bundle, write_bundle
 from shipsight.proof.scenes import make_scene
 
 
@@ -63,6 +67,41 @@ def digits_bundle(sample_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
         options=BuildOptions(engines=("onnxruntime",), precisions=(Precision.FP32,)),
     )
     return out
+
+
+def rewritten(
+    bundle: Path, place: Path, *, name: str = "digits", version: str = "1", weights_scale: float = 1.0
+) -> Path:
+    """A bundle whose manifest fits its files, with another name, version or other weights."""
+    opened = open_bundle(bundle)
+    files = {file: opened.read(file) for file in opened.names}
+    for file in [file for file in files if file.endswith("model.onnx") and weights_scale != 1.0]:
+        model = onnx.load_from_string(files[file])
+        weights = max(model.graph.initializer, key=lambda one: len(one.raw_data))
+        values = np.frombuffer(weights.raw_data, np.float32) * np.float32(weights_scale)
+        weights.raw_data = values.tobytes()
+        files[file] = model.SerializeToString()
+    write_bundle(
+        place,
+        files,
+        card=dataclasses.replace(opened.card, name=name, version=version),
+        variants=opened.variants,
+        default_variant=opened.default_variant.name,
+        golden=opened.manifest.golden,
+    )
+    return place
+
+
+def serving_process(server: Served) -> int:
+    """The process that answers, a child of the supervisor."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text(encoding="ascii")
+    return int(children.split()[0])
+
+
+@pytest.fixture(scope="session")
+def second_version(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model as version 2."""
+    return rewritten(digits_bundle, tmp_path_factory.mktemp("versions") / "two.bundle", version="2")
 
 
 @pytest.fixture(scope="session")

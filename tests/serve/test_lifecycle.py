@@ -19,14 +19,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from tests.serve.conftest import Served
+from tests.serve.conftest import Served, serving_process
 
 PREDICT = "/v1/models/digits/predict"
-
-
-def serving_process(server: Served) -> int:
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text(encoding="ascii")
-    return int(children.split()[0])
 
 
 def test_a_serving_process_that_is_killed_is_replaced_and_clients_only_wait(

@@ -9,14 +9,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
+from tests.serve.conftest import rewritten
 
 from shipsight.access import LOOPBACK
 from shipsight.errors import NotFoundError, NotReadyError, ReplayMismatchError, UsageError
 from shipsight.model import TensorLayout
-from shipsight.model.bundle import open_bundle, write_bundle
+from shipsight.model.bundle import open_bundle
 from shipsight.serve.limits import Limits
 from shipsight.serve.models import Models, ModelState
 from shipsight.serve.open_inference import find_endpoint, list_endpoints
@@ -46,29 +45,6 @@ def service(models: Models, scheduler: Scheduler) -> PredictionService:
     return PredictionService(models, scheduler, Limits())
 
 
-def rewritten(bundle: Path, place: Path, *, version: str = "1", weights_scale: float = 1.0) -> Path:
-    """A bundle whose manifest fits its files, with another version or other weights."""
-    import dataclasses
-
-    opened = open_bundle(bundle)
-    files = {name: opened.read(name) for name in opened.names}
-    for name in [name for name in files if name.endswith("model.onnx") and weights_scale != 1.0]:
-        model = onnx.load_from_string(files[name])
-        weights = max(model.graph.initializer, key=lambda one: len(one.raw_data))
-        values = np.frombuffer(weights.raw_data, np.float32) * np.float32(weights_scale)
-        weights.raw_data = values.tobytes()
-        files[name] = model.SerializeToString()
-    write_bundle(
-        place,
-        files,
-        card=dataclasses.replace(opened.card, version=version),
-        variants=opened.variants,
-        default_variant=opened.default_variant.name,
-        golden=opened.manifest.golden,
-    )
-    return place
-
-
 def ask(service: PredictionService, jpeg: bytes, **target: str) -> str:
     question = Question(Target("digits", **target), [EncodedImage(jpeg)])
     return asyncio.run(service.predict(LOOPBACK, question)).predictions.version
@@ -94,17 +70,19 @@ def test_a_bad_reload_leaves_the_model_in_service(
     assert ask(service, jpeg) == "1"
 
 
-def test_the_version_loaded_last_answers_unless_one_is_named(
+def test_the_version_that_came_first_answers_unless_one_is_named_or_promoted(
     models: Models, service: PredictionService, digits_bundle: Path, tmp_path: Path, jpeg: bytes
 ) -> None:
     models.load(digits_bundle)
     models.load(rewritten(digits_bundle, tmp_path / "two.bundle", version="2"))
+    assert ask(service, jpeg) == "1", "a version that comes takes no traffic by itself"
+    assert ask(service, jpeg, version="2") == "2"
+    models.load(digits_bundle)
+    assert ask(service, jpeg) == "1", "nor does loading one anew change places"
+    models.unload("digits", "1")
     assert ask(service, jpeg) == "2"
-    assert ask(service, jpeg, version="1") == "1"
-    models.unload("digits", "2")
-    assert ask(service, jpeg) == "1"
     with pytest.raises(NotFoundError, match="no such version"):
-        ask(service, jpeg, version="2")
+        ask(service, jpeg, version="1")
     models.unload("digits")
     with pytest.raises(NotFoundError, match="no such model"):
         ask(service, jpeg)

@@ -6,13 +6,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["LOOPBACK", "Principal", "PrincipalKind"]
+__all__ = ["LOOPBACK", "SERVER", "Principal", "PrincipalKind"]
 
 
 class PrincipalKind(StrEnum):
     """What kind of principal acts."""
 
     LOOPBACK = "loopback"
+    SERVER = "server"
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,6 @@ class Principal:
 
 LOOPBACK = Principal(PrincipalKind.LOOPBACK, "this machine")
 """Anyone who reaches a server that listens on this machine alone."""
+
+SERVER = Principal(PrincipalKind.SERVER, "this server")
+"""The server itself, on behalf of whoever started it."""

@@ -6,6 +6,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +26,9 @@ __all__ = ["serve_command"]
 
 # Long, since each option of the command line stands in its signature.
 def serve_command(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles: folders or zip files.")],
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(metavar="[BUNDLE...]", help="Bundles: folders or zip files.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on: this machine's own.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 for any free one.")] = 8000,
     variant: Annotated[
@@ -41,6 +47,17 @@ def serve_command(
     body_seconds: Annotated[float, typer.Option(help="Seconds for a request's body to come.")] = 30.0,
     deadline: Annotated[float, typer.Option(help="Seconds for an answer where a request names none.")] = 10.0,
     drain: Annotated[float, typer.Option(help="Seconds for requests in flight when the server leaves.")] = 20.0,
+    repository: Annotated[Path | None, typer.Option(help="Folder of bundles that may be loaded by name.")] = None,
+    memory_mb: Annotated[float | None, typer.Option(help="Memory for all models in 10^6 bytes; default: any.")] = None,
+    canary: Annotated[
+        list[str] | None, typer.Option(help="MODEL:VERSION=SHARE of requests that a version answers; repeatable.")
+    ] = None,
+    shadow: Annotated[
+        list[str] | None, typer.Option(help="MODEL:VERSION=SHARE of requests that a version is asked again.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder where rollouts are recorded; default: the user's, by port.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Tell what happens as JSON lines.")] = False,
 ) -> None:
     """Answer requests with bundles, each ready only once its golden set was replayed here."""
@@ -51,10 +68,18 @@ def serve_command(
             raise MissingDependencyError(
                 f"package {package} is not installed", hint="Run: pip install 'shipsight[serve]'"
             )
-    from shipsight.serve import Limits, OpenSettings, ServeOptions, Supervisor, bind_listener
+    from shipsight.serve import (
+        Limits,
+        OpenSettings,
+        RolloutOptions,
+        ServeOptions,
+        Supervisor,
+        bind_listener,
+        parse_share,
+    )
 
     options = ServeOptions(
-        bundles=tuple(bundles),
+        bundles=tuple(bundles or ()),
         host=host,
         port=port,
         workers=workers,
@@ -75,6 +100,12 @@ def serve_command(
             body_s=body_seconds,
             deadline_s=deadline,
         ),
+        repository=repository,
+        memory_mb=memory_mb,
+        rollout=RolloutOptions(
+            canaries=tuple(parse_share(one, option="--canary") for one in canary or ()),
+            shadows=tuple(parse_share(one, option="--shadow") for one in shadow or ()),
+        ),
     )
     listener = bind_listener(options.host, options.port)
     address = _address(listener.getsockname())
@@ -90,7 +121,9 @@ def serve_command(
             _tell({"event": "restart", "status": status, "pause_s": pause_s})
         warn("restart", f"the serving process ended with {status}; the next starts in {pause_s:g} s")
 
-    failed = Supervisor(options, listener, on_ready=ready, on_death=death).run()
+    with _state_folder(state, options.port) as folder:
+        options = replace(options, rollout=replace(options.rollout, state_dir=folder))
+        failed = Supervisor(options, listener, on_ready=ready, on_death=death).run()
     if failed is not None:
         if as_json:
             _tell({"error": failed["error"]})
@@ -124,6 +157,19 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shipsight" / "compiled"
 
 
+@contextmanager
+def _state_folder(given: Path | None, port: int) -> Iterator[Path]:
+    """Gives where rollouts are recorded: by port, which no two servers share; for a port of chance until it ends."""
+    if given is not None:
+        yield given.absolute()
+    elif port:
+        home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        yield home / "shipsight" / f"serve-{port}"
+    else:
+        with tempfile.TemporaryDirectory(prefix="shipsight-serve-") as folder:
+            yield Path(folder)
+
+
 def _address(name: tuple[Any, ...]) -> str:
     host = f"[{name[0]}]" if ":" in name[0] else name[0]
     return f"http://{host}:{name[1]}"
@@ -132,11 +178,12 @@ def _address(name: tuple[Any, ...]) -> str:
 def _print_ready(address: str, models: list[dict[str, Any]]) -> None:
     console = screen()
     told = ", ".join(f"{one['name']} {one['version']} ({', '.join(one['variants'])})" for one in models)
+    name = models[0]["name"] if models else "MODEL"
     for line in (
-        f"Serving {told}",
+        f"Serving {told or 'no model yet: load one of the repository'}",
         f"  page      {address}/",
         f"  health    {address}/healthz   {address}/readyz",
         f"  metrics   {address}/metrics",
-        f"  try it    curl --data-binary @photo.jpg {address}/v1/models/{models[0]['name']}/predict",
+        f"  try it    curl --data-binary @photo.jpg {address}/v1/models/{name}/predict",
     ):
         console.print(line, soft_wrap=True, markup=False)

@@ -7,6 +7,16 @@ What stands here is light: the supervisor's process imports no engine.
 from shipsight.serve.limits import Limits
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.options import ServeOptions, VertexRoutes
+from shipsight.serve.rollout import RolloutOptions, parse_share
 from shipsight.serve.supervisor import Supervisor, bind_listener
 
-__all__ = ["Limits", "OpenSettings", "ServeOptions", "Supervisor", "VertexRoutes", "bind_listener"]
+__all__ = [
+    "Limits",
+    "OpenSettings",
+    "RolloutOptions",
+    "ServeOptions",
+    "Supervisor",
+    "VertexRoutes",
+    "bind_listener",
+    "parse_share",
+]

@@ -10,6 +10,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from shipsight.serve.models import Models, ModelState
+from shipsight.serve.rollout_control import RolloutControl
+from shipsight.serve.rollout_metrics import RolloutMetrics
 from shipsight.serve.scheduler import Scheduler
 from shipsight.serve.service import Observer
 
@@ -46,9 +48,10 @@ class Metrics(Observer):
         """Counts a request."""
         self._requests.labels(route, str(status)).inc()
 
-    def watch(self, models: Models, scheduler: Scheduler) -> None:
-        """Adds readiness and queues, read when they are asked for."""
+    def watch(self, models: Models, scheduler: Scheduler, rollouts: RolloutControl) -> None:
+        """Adds readiness, queues and rollouts, read when they are asked for."""
         self.registry.register(_Gauges(models, scheduler))
+        self.registry.register(RolloutMetrics(models, rollouts))
 
     def render(self) -> bytes:
         """Returns the text that Prometheus reads."""

@@ -24,9 +24,11 @@ __all__ = [
     "Endpoint",
     "TensorShape",
     "config_of",
+    "endpoint_of",
     "find_endpoint",
     "list_endpoints",
     "metadata_of",
+    "model_of",
 ]
 
 IMAGE_SUFFIX = "_image"
@@ -90,18 +92,36 @@ class Endpoint:
         )
 
 
-def find_endpoint(models: Models, name: str, version: str | None = None) -> Endpoint:
+def model_of(models: Models, name: str) -> str:
+    """Returns the name of the model that a name of the protocol stands for."""
+    known = {one.name for one in models.all()}
+    return name if name in known else name.removesuffix(IMAGE_SUFFIX)
+
+
+def find_endpoint(models: Models, name: str, version: str | None = None, key: str = "") -> Endpoint:
     """Returns what a name stands for.
+
+    Args:
+        models: in service.
+        name: of the protocol.
+        version: None for the current one, or the canary where the key belongs to it.
+        key: of the request.
 
     Raises:
         NotFoundError: nothing of that name is served, or the model is served without a variant for raw tensors.
         NotReadyError: the model is not ready.
     """
-    known = {one.name for one in models.all()}
-    if name not in known and name.endswith(IMAGE_SUFFIX):
-        model = models.get(name.removesuffix(IMAGE_SUFFIX), version)
+    return endpoint_of(name, models.get(model_of(models, name), version, key))
+
+
+def endpoint_of(name: str, model: ServedModel) -> Endpoint:
+    """Returns what a name stands for, once its model was found.
+
+    Raises:
+        NotFoundError: the model is served without a variant for raw tensors.
+    """
+    if name != model.name:
         return Endpoint(name, model, model.runner(None), takes_images=True)
-    model = models.get(name, version)
     runner = _raw_runner(model)
     if runner is None:
         raise NotFoundError(

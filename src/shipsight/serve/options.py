@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from shipsight.errors import UsageError
 from shipsight.serve.limits import Limits
 from shipsight.serve.opening import OpenSettings
+from shipsight.serve.rollout import RolloutOptions
 
 __all__ = ["ServeOptions", "VertexRoutes"]
 
@@ -39,7 +40,10 @@ class ServeOptions:
     """One server.
 
     Attributes:
-        bundles: paths of bundles, one and more.
+        bundles: paths of bundles; one and more, or none with a repository.
+        repository: folder of bundles that may be loaded by name, None for none.
+        memory_mb: memory for all models together in 10^6 bytes, None for any.
+        rollout: of requests over versions.
         host: address that is listened on; a loopback address.
         port: TCP port, 0 for any free one.
         workers: threads that decode, infer and postprocess; None for two more than the cores.
@@ -57,10 +61,17 @@ class ServeOptions:
     drain_s: float = 20.0
     vertex: VertexRoutes | None = None
     limits: Limits = field(default_factory=Limits)
+    repository: Path | None = None
+    memory_mb: float | None = None
+    rollout: RolloutOptions = field(default_factory=RolloutOptions)
 
     def __post_init__(self) -> None:
-        if not self.bundles:
-            raise UsageError("a server needs a bundle", where="BUNDLE", got=0)
+        if not self.bundles and self.repository is None:
+            raise UsageError("a server needs a bundle, or a --repository of bundles", where="BUNDLE", got=0)
+        if self.repository is not None and not self.repository.is_dir():
+            raise UsageError("no such folder", where="--repository", got=self.repository)
+        if self.memory_mb is not None and not self.memory_mb > 0:
+            raise UsageError("too little", where="--memory-mb", expected="above 0", got=self.memory_mb)
         if len({path.resolve() for path in self.bundles}) != len(self.bundles):
             raise UsageError("a bundle is named twice", where="BUNDLE", got=", ".join(map(str, self.bundles)))
         if not 0 <= self.port <= 65535:
@@ -82,6 +93,10 @@ class ServeOptions:
                     got=self.host,
                     hint="Put a proxy that does both in front of it.",
                 )
+
+    def after_start(self) -> ServeOptions:
+        """Returns what a serving process is told that takes another's place."""
+        return replace(self, rollout=self.rollout.after_start())
 
     def to_json(self) -> str:
         """Returns the options as text."""
@@ -105,5 +120,7 @@ class ServeOptions:
                 ),
                 "vertex": None if told["vertex"] is None else VertexRoutes(**told["vertex"]),
                 "limits": Limits(**told["limits"]),
+                "repository": None if told["repository"] is None else Path(told["repository"]),
+                "rollout": RolloutOptions.from_dict(told["rollout"]),
             }
         )

@@ -16,16 +16,19 @@ import signal
 import socket
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shipsight.errors import ShipsightError
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.models import Models
 from shipsight.serve.options import ServeOptions
+from shipsight.serve.repository import Repository
+from shipsight.serve.rollout_control import RolloutControl
+from shipsight.serve.rollout_record import RolloutRecord
 from shipsight.serve.runner import core_count
 from shipsight.serve.scheduler import Scheduler
 from shipsight.serve.service import PredictionService
+from shipsight.serve.shadow import Shadow
 
 if TYPE_CHECKING:
     import uvicorn
@@ -38,11 +41,23 @@ _KEEP_ALIVE_S = 75
 
 def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status."""
+    try:
+        record = RolloutRecord(options.rollout.state_dir)
+        repository = None if options.repository is None else Repository(options.repository)
+    except ShipsightError as error:
+        _tell(report, {"error": error.to_dict(), "exit_code": error.exit_code})
+        return 1
     scheduler = Scheduler(options.workers or core_count() + 2)
-    models = Models(scheduler, options.opening)
+    models = Models(
+        scheduler,
+        options.opening,
+        repository=repository,
+        memory_bytes=None if options.memory_mb is None else int(options.memory_mb * 1e6),
+    )
+    rollouts = RolloutControl(models, Shadow(models, scheduler), record)
     metrics = Metrics()
-    metrics.watch(models, scheduler)
-    service = PredictionService(models, scheduler, options.limits, metrics)
+    metrics.watch(models, scheduler, rollouts)
+    service = PredictionService(models, scheduler, options.limits, metrics, rollouts=rollouts)
     stopping, was_told = _Stop(), threading.Event()
 
     def leave(number: int, frame: object) -> None:
@@ -52,13 +67,15 @@ def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
-    loader = threading.Thread(target=_load, args=(models, options.bundles, stopping, report), name="shipsight-loader")
+    models.is_starting = True
+    loader = threading.Thread(target=_load, args=(service, options, stopping, report), name="shipsight-loader")
     loader.start()
     server = _make_server(options, service, metrics)
     stopping.watch(server)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(server.serve(sockets=[listener]))
     loader.join()
+    rollouts.close()
     models.close()
     scheduler.close()
     return 0 if was_told.is_set() else 1
@@ -110,11 +127,16 @@ class _Stop:
             self._server.should_exit = True
 
 
-def _load(models: Models, bundles: tuple[Path, ...], stopping: _Stop, report: int) -> None:
+def _load(service: PredictionService, options: ServeOptions, stopping: _Stop, report: int) -> None:
     """Loads the bundles while health is answered already; tells the supervisor how it went."""
+    models = service.models
     try:
-        for path in bundles:
-            models.load(path)
+        # First what was decided in an earlier life: until its current version is there, a model does not answer.
+        service.rollouts.recall()
+        for path in options.bundles:
+            models.load(path, is_pinned=True)
+        service.rollouts.resume(options.rollout)
+        models.is_starting = False
     except ShipsightError as error:
         _tell(report, {"error": error.to_dict(), "exit_code": error.exit_code})
         stopping.stop()

@@ -12,8 +12,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -68,6 +69,7 @@ class Lane:
         running: jobs begun and not ended.
         served_s: seconds of thread time that it had, over its weight.
         service_s: running mean of a job's time, None before the first.
+        borrowed: work outside of the scheduler's threads that needs the lane open.
         is_open: whether it takes jobs.
     """
 
@@ -77,6 +79,7 @@ class Lane:
     running: int = field(default=0, repr=False)
     served_s: float = field(default=0.0, repr=False)
     service_s: float | None = field(default=None, repr=False)
+    borrowed: int = field(default=0, repr=False)
     is_open: bool = field(default=True, repr=False)
 
 
@@ -114,13 +117,31 @@ class Scheduler:
         return lane
 
     def close_lane(self, lane: Lane) -> None:
-        """Takes no more jobs for a lane, and returns when those it has are done."""
+        """Takes no more jobs for a lane, and returns when those it has and what borrowed it are done."""
         with self._changed:
             lane.is_open = False
-            while lane.queue or lane.running:
+            while lane.queue or lane.running or lane.borrowed:
                 self._changed.wait()
             if lane in self._lanes:
                 self._lanes.remove(lane)
+
+    @contextmanager
+    def borrow(self, lane: Lane) -> Iterator[None]:
+        """Holds a lane open for work in a thread that is not the scheduler's.
+
+        Raises:
+            LaneClosedError: the lane is closed.
+        """
+        with self._changed:
+            if not lane.is_open:
+                raise LaneClosedError(lane.name)
+            lane.borrowed += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                lane.borrowed -= 1
+                self._changed.notify_all()
 
     def submit(self, lane: Lane, run: Callable[[], T], *, deadline_s: float) -> Future[T]:
         """Queues a job.
@@ -168,6 +189,16 @@ class Scheduler:
         """Returns what a lane carries now."""
         with self._changed:
             return Load(len(lane.queue), lane.running, lane.service_s, self._estimate(lane))
+
+    def is_idle(self, lane: Lane) -> bool:
+        """Tells whether a lane has no work: none waits, none runs, nobody borrowed it."""
+        with self._changed:
+            return not (lane.queue or lane.running or lane.borrowed)
+
+    def is_busy(self) -> bool:
+        """Tells whether a job waits for a thread."""
+        with self._changed:
+            return any(one.queue for one in self._lanes)
 
     def is_alone(self) -> bool:
         """Tells a job that is running whether it has the machine for itself: nothing else runs or waits."""

@@ -8,10 +8,11 @@ caller that leaves cancels what has not begun. Every call says who asks. Stable.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,18 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shipsight.access import Principal
-from shipsight.errors import LimitError, UsageError
+from shipsight.errors import InputError, LimitError, NotFoundError, NotReadyError, ServiceError, UsageError
 from shipsight.model import Card, ImagePredictions, Predictions
 from shipsight.serve.limits import Limits
 from shipsight.serve.models import Models, ModelState, ServedModel
+from shipsight.serve.rollout_control import RolloutControl
+from shipsight.serve.rollout_record import RolloutRecord
 from shipsight.serve.runner import Runner
 from shipsight.serve.scheduler import LaneClosedError, Scheduler
+from shipsight.serve.shadow import Mirrored, Shadow
 from shipsight.vision import PredictSettings, decode_image, postprocess, prepare, to_tensor
 
 __all__ = ["Answer", "EncodedImage", "Observer", "PredictionService", "Question", "Target"]
 
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]
+_AGAIN_S = 0.1
 STAGES = ("queue", "decode", "prepare", "infer", "postprocess")
 
 
@@ -40,13 +45,15 @@ class Target:
 
     Attributes:
         model: its name.
-        version: None for the one loaded last.
+        version: None for the current one, or the canary.
         variant: None for the model's default.
+        key: requests of one key go to one version while none is named; where clients give none, each request has its own.
     """
 
     model: str
     version: str | None = None
     variant: str | None = None
+    key: str = field(default_factory=partial(secrets.token_hex, 8))
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,7 @@ class PredictionService:
         scheduler: theirs.
         limits: on what a request may ask.
         observer: told of what is done.
+        rollouts: divide requests that name no version; None for a server that keeps no decisions.
         clock: the scheduler's: monotonic seconds.
     """
 
@@ -121,10 +129,12 @@ class PredictionService:
         limits: Limits,
         observer: Observer | None = None,
         *,
+        rollouts: RolloutControl | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.models = models
         self.limits = limits
+        self.rollouts = rollouts or RolloutControl(models, Shadow(models, scheduler), RolloutRecord(None))
         self._scheduler = scheduler
         self._observer = observer or Observer()
         self._clock = clock
@@ -150,7 +160,8 @@ class PredictionService:
             runs = [partial(self._work, model, runner, image, question, self._clock()) for image in question.images]
             return self._queue_all(model, runs, deadline_s)
 
-        model, runner, done = await self._run(question.target, queue)
+        model, runner, done = await self._run(question.target, queue, deadline_s)
+        self._mirror(model, question, done)
         stages = {stage: sum(one.stages_ms[stage] for one in done) for stage in STAGES}
         predictions = Predictions(
             model=model.name,
@@ -167,8 +178,8 @@ class PredictionService:
     def is_ready(self) -> bool:
         """Tells whether new requests are welcome: all models answer, no queue is hopeless, the server stays."""
         models = self.models.all()
-        is_ready = bool(models) and all(one.state is ModelState.READY for one in models)
-        return is_ready and not self._is_leaving and not self.hopeless()
+        is_ready = bool(models or self.models.repository) and all(one.answers for one in models)
+        return is_ready and not self.models.is_starting and not self._is_leaving and not self.hopeless()
 
     def hopeless(self) -> list[str]:
         """Returns the models whose queues are so long that a new request would be refused."""
@@ -223,7 +234,7 @@ class PredictionService:
                 model, [partial(run, tensor[place : place + 1]) for place in range(len(tensor))], until_s
             )
 
-        _, _, parts = await self._run(target, queue)
+        _, _, parts = await self._run(target, queue, until_s)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _queue_all(self, model: ServedModel, runs: Sequence[Callable[[], T]], deadline_s: float) -> list[Future[T]]:
@@ -238,31 +249,105 @@ class PredictionService:
             raise
         return jobs
 
+    async def model_for(self, target: Target, *, deadline_s: float | None = None) -> ServedModel:
+        """Returns the model that a target means, ready; one that was pushed out is loaded first.
+
+        Args:
+            target: of a request.
+            deadline_s: as in `Question`.
+
+        Raises:
+            NotFoundError: it is not in service.
+            NotReadyError: it is not ready, or would be too late.
+        """
+        return await self._model_until(target, self._deadline(deadline_s))
+
+    async def _model_until(self, target: Target, until_s: float) -> ServedModel:
+        while True:
+            model = self.models.find(target.model, target.version, target.key)
+            if model.state is not ModelState.EVICTED:
+                return self.models.get(target.model, target.version, target.key)
+            waking = self.models.wake(model)
+            left_s = until_s - self._clock()
+            if left_s < model.load_s:
+                return self.models.get(target.model, target.version, target.key)
+            try:
+                await asyncio.wait_for(asyncio.wrap_future(waking), left_s)
+            except TimeoutError:
+                return self.models.get(target.model, target.version, target.key)
+            except NotReadyError:
+                # The others have work: within the deadline one of them may be idle for a moment.
+                if self._clock() + model.load_s + _AGAIN_S > until_s:
+                    raise
+                await asyncio.sleep(_AGAIN_S)
+
     async def _run(
-        self, target: Target, queue: Callable[[ServedModel, Runner], list[Future[T]]]
+        self, target: Target, queue: Callable[[ServedModel, Runner], list[Future[T]]], until_s: float
     ) -> tuple[ServedModel, Runner, list[T]]:
         """Queues jobs and waits for them; where a model was replaced in between, the one in its place is asked."""
+        begin_s = self._clock()
         while True:
-            model = self.models.get(target.model, target.version)
-            runner = model.runner(target.variant)
+            model = await self._model_until(target, until_s)
             try:
+                runner = model.runner(target.variant)
                 jobs = queue(model, runner)
             except LaneClosedError:
                 continue
+            except NotFoundError:
+                if model.state is ModelState.READY:
+                    raise
+                continue  # it left between being found and being asked
+            except ServiceError:
+                self._count(target, model, begin_s, has_failed=True)
+                raise
             break
         waiting = [asyncio.wrap_future(job) for job in jobs]
         try:
-            return model, runner, list(await asyncio.gather(*waiting))
+            found = list(await asyncio.gather(*waiting))
+        except Exception as error:
+            # What the caller did wrong says nothing of the version.
+            if not isinstance(error, InputError | LimitError):
+                self._count(target, model, begin_s, has_failed=True)
+            raise
         finally:
             # One that failed, or a caller that left: what has not begun need not.
             for job in jobs:
                 job.cancel()
+        self._count(target, model, begin_s, has_failed=False)
+        return model, runner, found
+
+    def _count(self, target: Target, model: ServedModel, begin_s: float, *, has_failed: bool) -> None:
+        if target.version is None:
+            self.rollouts.count(model.name, model.version, self._clock() - begin_s, has_failed=has_failed)
+
+    def _mirror(self, model: ServedModel, question: Question, done: Sequence[_Done]) -> None:
+        """Has a shadow asked again what was answered, if there is one; costs the caller nothing but this call."""
+        if question.target.version is not None or self.models.rollouts.of(model.name).shadow is None:
+            return
+        again = replace(question, render=None)
+
+        def ask(image: EncodedImage, shadow: ServedModel) -> tuple[ImagePredictions, float]:
+            one = self._work(shadow, shadow.runner(None), image, again, self._clock(), is_shadow=True)
+            return one.predictions, one.took_ms
+
+        images = [
+            Mirrored(one.predictions, one.took_ms, question.settings.conf, len(image.data), partial(ask, image))
+            for image, one in zip(question.images, done, strict=True)
+        ]
+        self.rollouts.shadow.mirror(model, question.target.key, images)
 
     def _work(
-        self, model: ServedModel, runner: Runner, image: EncodedImage, question: Question, queued_s: float
+        self,
+        model: ServedModel,
+        runner: Runner,
+        image: EncodedImage,
+        question: Question,
+        queued_s: float,
+        *,
+        is_shadow: bool = False,
     ) -> _Done:
-        """Does one image, in a thread of the scheduler."""
-        is_alone = self._scheduler.is_alone()
+        """Does one image, in a thread of the scheduler; for a shadow in another one, on the cores that are left."""
+        is_alone = not is_shadow and self._scheduler.is_alone()
         marks = [queued_s, self._clock()]
         pixels = decode_image(image.data, max_pixels=self.limits.image_pixels)
         marks.append(self._clock())
@@ -282,7 +367,8 @@ class PredictionService:
         rendered = None if question.render is None else question.render(pixels, predictions)
         marks.append(self._clock())
         stages = {stage: (end - begin) * 1e3 for stage, begin, end in zip(STAGES, marks, marks[1:], strict=False)}
-        self._observer.image_done(model.name, model.version, runner.variant.name, stages)
+        if not is_shadow:
+            self._observer.image_done(model.name, model.version, runner.variant.name, stages)
         return _Done(predictions, stages, rendered)
 
     def _check(self, question: Question) -> None:
@@ -307,6 +393,11 @@ class _Done:
     predictions: ImagePredictions
     stages_ms: Mapping[str, float]
     rendered: bytes | None
+
+    @property
+    def took_ms(self) -> float:
+        """Milliseconds of work, without waiting for a thread."""
+        return sum(ms for stage, ms in self.stages_ms.items() if stage != "queue")
 
 
 def _check_classes(settings: PredictSettings, card: Card) -> None:

@@ -102,6 +102,7 @@ class Supervisor:
                     },
                     "exit_code": 70,
                 }
+            self._options = self._options.after_start()
             self._on_ready(reported["ready"])
             status = self._wait()
             if self._leaving:

@@ -9,6 +9,8 @@ from typing import Any
 from starlette.responses import Response
 
 from shipsight.errors import (
+    AnswerIsNoError,
+    ArtefactError,
     DeadlineError,
     ImageFormatError,
     ImageTooLargeError,
@@ -27,6 +29,8 @@ _STATUSES: tuple[tuple[type[ShipsightError], int], ...] = (
     (LimitError, 413),
     (ImageFormatError, 415),
     (InputError, 400),
+    (ArtefactError, 422),
+    (AnswerIsNoError, 422),
     (DeadlineError, 504),
     (ServiceError, 503),
 )
@@ -56,5 +60,5 @@ def headers_of(error: ShipsightError) -> dict[str, str]:
 
 def _shown(error: ShipsightError, status: int) -> dict[str, Any]:
     told = error.to_dict()
-    # What went wrong inside may name files of this machine.
-    return told if status != 500 else {**told, "where": None, "expected": None, "got": None}
+    # What went wrong inside, or with a bundle, may name files of this machine.
+    return told if status not in (422, 500) else {**told, "where": None, "expected": None, "got": None}

@@ -18,6 +18,7 @@ from shipsight.serve.http.clouds import cloud_routes
 from shipsight.serve.http.guard import LoopbackGuard
 from shipsight.serve.http.native import native_routes
 from shipsight.serve.http.open_inference import open_inference_routes
+from shipsight.serve.http.rollout import rollout_routes
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.options import VertexRoutes
 from shipsight.serve.service import PredictionService
@@ -81,6 +82,7 @@ def build_app(
         Route("/readyz", ready),
         Route("/metrics", measured),
         *native_routes(service),
+        *rollout_routes(service),
         *open_inference_routes(service),
         *cloud_routes(service, vertex),
     ]

@@ -25,6 +25,7 @@ from shipsight.serve.http.answers import json_answer
 from shipsight.serve.http.body import read_body
 from shipsight.serve.http.handlers import bind
 from shipsight.serve.http.native import predict
+from shipsight.serve.http.routing import read_key
 from shipsight.serve.http.settings import read_settings
 from shipsight.serve.options import VertexRoutes
 from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
@@ -78,7 +79,7 @@ async def _vertex(service: PredictionService, principal: Principal, request: Req
     if not isinstance(told, dict) or not isinstance(told.get("instances"), list):
         raise UsageError("not a request", where="body", expected='{"instances": [...]}')
     question = Question(
-        Target(_model(service, request.query_params.get("model"))),
+        Target(_model(service, request.query_params.get("model")), **read_key(request)),
         [_instance(one, position) for position, one in enumerate(told["instances"])],
         read_settings(told.get("parameters") or {}, _PARAMETERS),
     )

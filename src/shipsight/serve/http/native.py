@@ -29,6 +29,7 @@ from shipsight.model import ImagePredictions
 from shipsight.serve.http.answers import json_answer
 from shipsight.serve.http.body import read_body
 from shipsight.serve.http.handlers import Handler, bind
+from shipsight.serve.http.routing import read_key
 from shipsight.serve.limits import Limits
 from shipsight.serve.models import ServedModel
 from shipsight.serve.service import Answer, EncodedImage, PredictionService, Question, Target
@@ -55,15 +56,19 @@ def native_routes(service: PredictionService) -> list[Route]:
 
 
 async def _list(service: PredictionService, principal: Principal, request: Request) -> Response:
-    return json_answer({"models": [describe_model(one) for one in service.models.all()]})
+    return json_answer({"models": [_describe_in(service, one) for one in service.models.all()]})
 
 
 async def _describe(service: PredictionService, principal: Principal, request: Request) -> Response:
     name = request.path_params["model"]
-    found = [describe_model(one) for one in service.models.all() if one.name == name]
+    found = [_describe_in(service, one) for one in service.models.all() if one.name == name]
     if not found:
         service.models.get(name)
     return json_answer({"name": name, "versions": found})
+
+
+def _describe_in(service: PredictionService, model: ServedModel) -> dict[str, Any]:
+    return {**describe_model(model), "role": service.rollouts.role_of(model.name, model.version)}
 
 
 def describe_model(model: ServedModel) -> dict[str, Any]:
@@ -80,6 +85,8 @@ def describe_model(model: ServedModel) -> dict[str, Any]:
             {"name": name, "streams": runner.streams, "size_hw": list(runner.variant.size_hw)}
             for name, runner in model.runners.items()
         ],
+        "memory_mb": round(model.memory_bytes / 1e6, 1),
+        "is_pinned": model.is_pinned,
         "error": None if model.error is None else {"code": model.error.code, "what": model.error.what},
     }
 
@@ -112,7 +119,7 @@ async def predict(
         principal: who asks.
         request: its body holds the images, `Accept` says what is wanted.
         model: name of the model asked.
-        version: of it, None for the one loaded last.
+        version: of it, None for the current one, or the canary.
         options: the query.
 
     Raises:
@@ -126,7 +133,7 @@ async def predict(
             "a drawn answer is of one image", where="Accept: image/jpeg", expected="1 image", got=len(images)
         )
     question = Question(
-        target=Target(model, version, options.get("variant")),
+        target=Target(model, version, options.get("variant"), **read_key(request)),
         images=images,
         settings=_settings(options),
         deadline_s=_number(options, "deadline_ms", 0.0) / 1e3 if "deadline_ms" in options else None,

@@ -22,16 +22,17 @@ from shipsight.errors import ShipsightError, UsageError
 from shipsight.serve.http.answers import headers_of, json_answer, status_of
 from shipsight.serve.http.body import read_body
 from shipsight.serve.http.handlers import Handler, bind
+from shipsight.serve.http.routing import read_key
 from shipsight.serve.http.settings import read_settings
 from shipsight.serve.http.tensors import InferRequest, read_request, write_answer
-from shipsight.serve.models import ModelState
+from shipsight.serve.models import ModelState, ServedModel
 from shipsight.serve.open_inference import (
-    IMAGE_SUFFIX,
     Endpoint,
     config_of,
-    find_endpoint,
+    endpoint_of,
     list_endpoints,
     metadata_of,
+    model_of,
 )
 from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
 
@@ -100,16 +101,19 @@ class _Protocol:
         return json_answer({"ready": is_ready, "live": True}, 200 if is_ready else 503)
 
     async def model_ready(self, service: PredictionService, principal: Principal, request: Request) -> Response:
-        endpoint = _endpoint(service, request)
-        return json_answer({"name": endpoint.name, "ready": True})
+        # Asking whether a model answers does not bring back one that was pushed out: a request does.
+        model = _find(service, request)
+        if not model.answers:
+            service.models.get(model.name, model.version)
+        return json_answer({"name": request.path_params["model"], "ready": True})
 
     async def metadata(self, service: PredictionService, principal: Principal, request: Request) -> Response:
-        endpoint = _endpoint(service, request)
+        endpoint = await _endpoint(service, request)
         versions = [one.version for name, one in list_endpoints(service.models) if name == endpoint.name]
         return json_answer(metadata_of(endpoint, versions))
 
     async def config(self, service: PredictionService, principal: Principal, request: Request) -> Response:
-        return json_answer(config_of(_endpoint(service, request)))
+        return json_answer(config_of(await _endpoint(service, request)))
 
     async def index(self, service: PredictionService, principal: Principal, request: Request) -> Response:
         only_ready = _index_filter(await read_body(request, service.limits))
@@ -118,31 +122,34 @@ class _Protocol:
             state = _STATES.get(model.state, "UNLOADING")
             if state == "READY" or not only_ready:
                 reason = "" if model.error is None else model.error.what
+                if model.state is ModelState.EVICTED:
+                    reason = "gave its memory to others; the next request loads it"
                 found.append({"name": name, "version": model.version, "state": state, "reason": reason})
-        known = {entry["name"] for entry in found}
-        found += [
-            {"name": name, "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}
-            for name in service.models.known()
-            if name not in known and not only_ready
-        ]
+        in_service = {(model.name, model.version) for model in service.models.all()}
+        if not only_ready:
+            found += [
+                {"name": name, "version": version, "state": "UNAVAILABLE", "reason": "not loaded"}
+                for name, version in await asyncio.to_thread(service.models.known)
+                if (name, version) not in in_service
+            ]
         return json_answer(found)
 
     async def load(self, service: PredictionService, principal: Principal, request: Request) -> Response:
-        await read_body(request, service.limits)
-        name = request.path_params["model"].removesuffix(IMAGE_SUFFIX)
-        await asyncio.to_thread(service.models.reload, name)
+        version = _load_version(await read_body(request, service.limits))
+        name = model_of(service.models, request.path_params["model"])
+        await asyncio.to_thread(service.models.reload, name, version)
         return json_answer({})
 
     async def unload(self, service: PredictionService, principal: Principal, request: Request) -> Response:
         await read_body(request, service.limits)
-        name = request.path_params["model"].removesuffix(IMAGE_SUFFIX)
+        name = model_of(service.models, request.path_params["model"])
         await asyncio.to_thread(service.models.unload, name)
         return json_answer({})
 
     async def statistics(self, service: PredictionService, principal: Principal, request: Request) -> Response:
         asked = request.path_params.get("model")
         if asked is not None:
-            _endpoint(service, request)
+            _find(service, request)
         found = [
             self._statistics(name, model.version)
             for name, model in list_endpoints(service.models)
@@ -168,12 +175,13 @@ class _Protocol:
         }
 
     async def infer(self, service: PredictionService, principal: Principal, request: Request) -> Response:
-        endpoint = _endpoint(service, request)
+        endpoint = await _endpoint(service, request)
         begin = time.perf_counter_ns()
+        version = endpoint.model.version
         try:
             asked = await _read(request, service, endpoint)
             if endpoint.takes_images:
-                outputs = await self._predict(service, principal, endpoint, asked)
+                outputs, version = await self._predict(service, principal, request, endpoint, asked)
             else:
                 outputs = await self._infer(service, principal, endpoint, asked)
         except (ShipsightError, ClientDisconnect):
@@ -181,7 +189,7 @@ class _Protocol:
             raise
         self._count(endpoint, "success", time.perf_counter_ns() - begin)
         self._counts[endpoint.name, endpoint.model.version, "last"] = time.time_ns() // 1_000_000
-        head = {"model_name": endpoint.name, "model_version": endpoint.model.version}
+        head = {"model_name": endpoint.name, "model_version": version}
         body, header_size = write_answer(head, outputs, asked)
         if header_size is None:
             return Response(body, media_type="application/json")
@@ -204,12 +212,17 @@ class _Protocol:
         return dict(outputs)
 
     async def _predict(
-        self, service: PredictionService, principal: Principal, endpoint: Endpoint, asked: InferRequest
-    ) -> dict[str, Any]:
+        self,
+        service: PredictionService,
+        principal: Principal,
+        request: Request,
+        endpoint: Endpoint,
+        asked: InferRequest,
+    ) -> tuple[dict[str, Any], str]:
         (images,) = asked.tensors.values()
         assert isinstance(images, list)
         question = Question(
-            Target(endpoint.model.name, endpoint.model.version),
+            _target(service, request),
             [EncodedImage(image) for image in images],
             read_settings({k: v for k, v in asked.parameters.items() if k != "binary_data_output"}, _PARAMETERS),
         )
@@ -222,11 +235,26 @@ class _Protocol:
             ("compute_output", ("postprocess",)),
         ):
             self._count(endpoint, what, int(sum(stages[name] for name in names) * 1e6))
-        return {"predictions": [json.dumps(one.to_dict()).encode() for one in answer.predictions.images]}
+        texts = [json.dumps(one.to_dict()).encode() for one in answer.predictions.images]
+        return {"predictions": texts}, answer.predictions.version
 
 
-def _endpoint(service: PredictionService, request: Request) -> Endpoint:
-    return find_endpoint(service.models, request.path_params["model"], request.path_params.get("version"))
+def _target(service: PredictionService, request: Request) -> Target:
+    """Returns what a request means; the same each time, since a key that the client does not give is made once."""
+    if not hasattr(request.state, "target"):
+        name = model_of(service.models, request.path_params["model"])
+        request.state.target = Target(name, request.path_params.get("version"), **read_key(request))
+    target: Target = request.state.target
+    return target
+
+
+def _find(service: PredictionService, request: Request) -> ServedModel:
+    target = _target(service, request)
+    return service.models.find(target.model, target.version, target.key)
+
+
+async def _endpoint(service: PredictionService, request: Request) -> Endpoint:
+    return endpoint_of(request.path_params["model"], await service.model_for(_target(service, request)))
 
 
 async def _read(request: Request, service: PredictionService, endpoint: Endpoint) -> InferRequest:
@@ -238,6 +266,23 @@ async def _read(request: Request, service: PredictionService, endpoint: Endpoint
         raise UsageError("not a size", where="Inference-Header-Content-Length", got=size[:40])
     body = await read_body(request, service.limits)
     return read_request(body, None if size is None else int(size), endpoint.inputs)
+
+
+def _load_version(body: bytes) -> str | None:
+    """Returns the version that `{"parameters": {"version": ...}}` names; other parameters are refused."""
+    if not body:
+        return None
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        raise UsageError("the request is not JSON", where="body") from None
+    parameters = told.get("parameters") or {} if isinstance(told, dict) else None
+    if not isinstance(parameters, dict) or not set(parameters) <= {"version"}:
+        raise UsageError("not a request", where="body", expected='{"parameters": {"version": "2"}}, or nothing')
+    version = parameters.get("version")
+    if not isinstance(version, str | None):
+        raise UsageError("not a version", where="version", expected="a text", got=type(version).__name__)
+    return version
 
 
 def _index_filter(body: bytes) -> bool:

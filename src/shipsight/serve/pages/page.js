@@ -22,6 +22,7 @@ async function refresh() {
       const row = body.insertRow();
       cell(row, one.name);
       cell(row, one.version);
+      cell(row, one.role || "");
       cell(row, one.error ? `${one.state}: ${one.error.what}` : one.state, one.state === "failed" ? "failed" : "");
       cell(row, one.task);
       cell(row, one.default_variant);
