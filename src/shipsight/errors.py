@@ -10,6 +10,7 @@
     |   |   `-- ImageTooLargeError        more pixels than the limit, told from its header
     |   |-- NotFoundError         nothing of that name is served
     |   |-- TensorError           a tensor of another shape, type or range
+    |   |-- CertificateError      a certificate, key or list of authorities that cannot be used
     |   |-- CardError             a card or card file that does not describe a model
     |   `-- DatasetError          a data set that cannot be read as described
     |-- ArtefactError         who made or carried the file                             exit 1 or 2
@@ -41,6 +42,7 @@ __all__ = [
     "AnswerIsNoError",
     "ArtefactError",
     "CardError",
+    "CertificateError",
     "CorruptError",
     "DatasetError",
     "DeadlineError",
@@ -180,6 +182,12 @@ class TensorError(InputError):
     """A tensor has another shape, type or range than the model takes."""
 
     code = "tensor"
+
+
+class CertificateError(InputError):
+    """A certificate, a key or a list of authorities cannot be used."""
+
+    code = "certificate"
 
 
 class CardError(InputError):

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import cv2
 import httpx
@@ -109,11 +109,11 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
     """Starts servers; those still running are stopped at the end."""
     started: list[Served] = []
 
-    def run(*arguments: object) -> Served:
+    def run(*arguments: object, stderr: TextIO | None = None) -> Served:
         command = [sys.executable, "-m", "shipsight", "serve", *map(str, arguments), "--port", "0", "--json"]
         cache = str(tmp_path_factory.mktemp("cache"))
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "XDG_CACHE_HOME": cache}
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env={**os.environ, "XDG_CACHE_HOME": cache}
         )
         assert process.stdout is not None
         ready = next(read_events(process.stdout))

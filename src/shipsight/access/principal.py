@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
-__all__ = ["LOOPBACK", "SERVER", "Principal", "PrincipalKind"]
+__all__ = ["LOOPBACK", "SERVER", "Certificate", "Principal", "PrincipalKind", "certificate_principal"]
 
 
 class PrincipalKind(StrEnum):
@@ -14,6 +15,28 @@ class PrincipalKind(StrEnum):
 
     LOOPBACK = "loopback"
     SERVER = "server"
+    CERTIFICATE = "certificate"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A client's certificate, verified when the connection was made; not whether it is still valid now.
+
+    Attributes:
+        subject: as RFC 4514 writes it, empty where it has none.
+        alternative_names: `DNS:`, `URI:`, `email:` and `IP:` names, in its order.
+        issuer: subject of who signed it.
+        serial: number that the issuer gave it, in hexadecimal.
+        sha256: digest of the whole certificate, in hexadecimal.
+        not_after: when it ends, UTC.
+    """
+
+    subject: str
+    alternative_names: tuple[str, ...]
+    issuer: str
+    serial: str
+    sha256: str
+    not_after: datetime
 
 
 @dataclass(frozen=True)
@@ -23,10 +46,12 @@ class Principal:
     Attributes:
         kind: how it is known.
         name: unique among its kind.
+        certificate: that it showed, None for other kinds.
     """
 
     kind: PrincipalKind
     name: str
+    certificate: Certificate | None = None
 
 
 LOOPBACK = Principal(PrincipalKind.LOOPBACK, "this machine")
@@ -34,3 +59,9 @@ LOOPBACK = Principal(PrincipalKind.LOOPBACK, "this machine")
 
 SERVER = Principal(PrincipalKind.SERVER, "this server")
 """The server itself, on behalf of whoever started it."""
+
+
+def certificate_principal(certificate: Certificate) -> Principal:
+    """Returns who shows a certificate: its subject, else its first alternative name, else its digest."""
+    name = certificate.subject or next(iter(certificate.alternative_names), f"sha256:{certificate.sha256}")
+    return Principal(PrincipalKind.CERTIFICATE, name, certificate)

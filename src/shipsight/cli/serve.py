@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +21,7 @@ from shipsight.cli.output import screen, warn
 from shipsight.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from shipsight.serve import VertexRoutes
+    from shipsight.serve import TlsSettings, VertexRoutes
 
 __all__ = ["serve_command"]
 
@@ -46,6 +48,14 @@ def serve_command(
     head_seconds: Annotated[float, typer.Option(help="Seconds for a request's head to come.")] = 10.0,
     body_seconds: Annotated[float, typer.Option(help="Seconds for a request's body to come.")] = 30.0,
     deadline: Annotated[float, typer.Option(help="Seconds for an answer where a request names none.")] = 10.0,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate in PEM, with those between it and its authority.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key in PEM.")] = None,
+    tls_client_ca: Annotated[Path | None, typer.Option(help="Authorities, in PEM, that sign for clients.")] = None,
+    tls_client: Annotated[
+        str | None, typer.Option(help="required or optional: whether clients must show a certificate.")
+    ] = None,
     drain: Annotated[float, typer.Option(help="Seconds for requests in flight when the server leaves.")] = 20.0,
     repository: Annotated[Path | None, typer.Option(help="Folder of bundles that may be loaded by name.")] = None,
     memory_mb: Annotated[float | None, typer.Option(help="Memory for all models in 10^6 bytes; default: any.")] = None,
@@ -74,6 +84,7 @@ def serve_command(
         RolloutOptions,
         ServeOptions,
         Supervisor,
+        TlsSettings,
         bind_listener,
         parse_share,
     )
@@ -106,15 +117,17 @@ def serve_command(
             canaries=tuple(parse_share(one, option="--canary") for one in canary or ()),
             shadows=tuple(parse_share(one, option="--shadow") for one in shadow or ()),
         ),
+        tls=TlsSettings.of(tls_cert, tls_key, tls_client_ca, tls_client),
     )
+    name = None if options.tls is None else _check_tls(options.tls, options.host)
     listener = bind_listener(options.host, options.port)
-    address = _address(listener.getsockname())
+    address = _address(listener.getsockname(), name)
 
     def ready(models: list[dict[str, Any]]) -> None:
         if as_json:
             _tell({"event": "ready", "url": address, "models": models})
         else:
-            _print_ready(address, models)
+            _print_ready(address, models, options.tls)
 
     def death(status: int, pause_s: float) -> None:
         if as_json:
@@ -170,13 +183,32 @@ def _state_folder(given: Path | None, port: int) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _address(name: tuple[Any, ...]) -> str:
-    host = f"[{name[0]}]" if ":" in name[0] else name[0]
-    return f"http://{host}:{name[1]}"
+def _check_tls(settings: TlsSettings, host: str) -> str:
+    """Tries the files before anything is started, and returns the name by which clients should call this machine."""
+    from shipsight.serve.tls import make_context, read_server_certificate, warnings_of
+
+    make_context(settings)
+    certificate = read_server_certificate(settings)
+    for code, text in warnings_of(settings, certificate, host=host, now=datetime.now(UTC)):
+        warn(code, text)
+    return certificate.name_for(host)
 
 
-def _print_ready(address: str, models: list[dict[str, Any]]) -> None:
+def _address(bound: tuple[Any, ...], tls_name: str | None) -> str:
+    name = tls_name or bound[0]
+    host = f"[{name}]" if ":" in name else name
+    return f"{'https' if tls_name else 'http'}://{host}:{bound[1]}"
+
+
+def _print_ready(address: str, models: list[dict[str, Any]], tls: TlsSettings | None) -> None:
+    from shipsight.serve.tls import ClientDemand
+
     console = screen()
+    curl = ["curl"]
+    if tls is not None:
+        curl += ["--cacert", shlex.quote(str(tls.certificate))]
+        if tls.client_ca is not None and tls.client is ClientDemand.REQUIRED:
+            curl += ["--cert client.pem --key client-key.pem"]
     told = ", ".join(f"{one['name']} {one['version']} ({', '.join(one['variants'])})" for one in models)
     name = models[0]["name"] if models else "MODEL"
     for line in (
@@ -184,6 +216,6 @@ def _print_ready(address: str, models: list[dict[str, Any]]) -> None:
         f"  page      {address}/",
         f"  health    {address}/healthz   {address}/readyz",
         f"  metrics   {address}/metrics",
-        f"  try it    curl --data-binary @photo.jpg {address}/v1/models/{name}/predict",
+        f"  try it    {' '.join(curl)} --data-binary @photo.jpg {address}/v1/models/{name}/predict",
     ):
         console.print(line, soft_wrap=True, markup=False)

@@ -9,6 +9,7 @@ from shipsight.serve.opening import OpenSettings
 from shipsight.serve.options import ServeOptions, VertexRoutes
 from shipsight.serve.rollout import RolloutOptions, parse_share
 from shipsight.serve.supervisor import Supervisor, bind_listener
+from shipsight.serve.tls import TlsSettings
 
 __all__ = [
     "Limits",
@@ -16,6 +17,7 @@ __all__ = [
     "RolloutOptions",
     "ServeOptions",
     "Supervisor",
+    "TlsSettings",
     "VertexRoutes",
     "bind_listener",
     "parse_share",

@@ -12,6 +12,7 @@ from shipsight.errors import UsageError
 from shipsight.serve.limits import Limits
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.rollout import RolloutOptions
+from shipsight.serve.tls import TlsSettings
 
 __all__ = ["ServeOptions", "VertexRoutes"]
 
@@ -51,6 +52,7 @@ class ServeOptions:
         drain_s: seconds that requests in flight are given when the server leaves.
         vertex: routes that Vertex AI named, None outside of it.
         limits: on requests.
+        tls: files of it, None for plain HTTP.
     """
 
     bundles: tuple[Path, ...]
@@ -64,6 +66,7 @@ class ServeOptions:
     repository: Path | None = None
     memory_mb: float | None = None
     rollout: RolloutOptions = field(default_factory=RolloutOptions)
+    tls: TlsSettings | None = None
 
     def __post_init__(self) -> None:
         if not self.bundles and self.repository is None:
@@ -87,11 +90,11 @@ class ServeOptions:
                 ) from None
             if not is_local:
                 raise UsageError(
-                    "a server without TLS and authentication listens on this machine only",
+                    "a server without authentication listens on this machine only",
                     where="--host",
                     expected="127.0.0.1, ::1 or localhost",
                     got=self.host,
-                    hint="Put a proxy that does both in front of it.",
+                    hint="Put a proxy that asks who is there in front of it.",
                 )
 
     def after_start(self) -> ServeOptions:
@@ -122,5 +125,6 @@ class ServeOptions:
                 "limits": Limits(**told["limits"]),
                 "repository": None if told["repository"] is None else Path(told["repository"]),
                 "rollout": RolloutOptions.from_dict(told["rollout"]),
+                "tls": None if told["tls"] is None else TlsSettings.from_dict(told["tls"]),
             }
         )

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from shipsight.serve.runner import core_count
 from shipsight.serve.scheduler import Scheduler
 from shipsight.serve.service import PredictionService
 from shipsight.serve.shadow import Shadow
+from shipsight.serve.tls import Reloaded, make_context
 
 if TYPE_CHECKING:
     import uvicorn
@@ -37,16 +39,14 @@ __all__ = ["main"]
 
 _log = logging.getLogger("shipsight.serve")
 _KEEP_ALIVE_S = 75
+_CERTIFICATES_S = 1.0
 
 
 def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status."""
-    try:
-        record = RolloutRecord(options.rollout.state_dir)
-        repository = None if options.repository is None else Repository(options.repository)
-    except ShipsightError as error:
-        _tell(report, {"error": error.to_dict(), "exit_code": error.exit_code})
-        return 1
+    record = RolloutRecord(options.rollout.state_dir)
+    repository = None if options.repository is None else Repository(options.repository)
+    contexts = _watch_certificates(options)
     scheduler = Scheduler(options.workers or core_count() + 2)
     models = Models(
         scheduler,
@@ -70,7 +70,7 @@ def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
     models.is_starting = True
     loader = threading.Thread(target=_load, args=(service, options, stopping, report), name="shipsight-loader")
     loader.start()
-    server = _make_server(options, service, metrics)
+    server = _make_server(options, service, metrics, contexts)
     stopping.watch(server)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(server.serve(sockets=[listener]))
@@ -81,7 +81,19 @@ def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
     return 0 if was_told.is_set() else 1
 
 
-def _make_server(options: ServeOptions, service: PredictionService, metrics: Metrics) -> uvicorn.Server:
+def _watch_certificates(options: ServeOptions) -> Reloaded[ssl.SSLContext] | None:
+    """Returns contexts for new connections, None without TLS; SIGHUP has the files taken at once."""
+    if options.tls is None:
+        return None
+    contexts = Reloaded(options.tls, make_context)
+    contexts.watch(_CERTIFICATES_S)
+    signal.signal(signal.SIGHUP, lambda number, frame: contexts.refresh())
+    return contexts
+
+
+def _make_server(
+    options: ServeOptions, service: PredictionService, metrics: Metrics, contexts: Reloaded[ssl.SSLContext] | None
+) -> uvicorn.Server:
     # Half a second of imports, while the engines compile.
     import uvicorn
 
@@ -102,7 +114,17 @@ def _make_server(options: ServeOptions, service: PredictionService, metrics: Met
         timeout_graceful_shutdown=max(int(options.drain_s), 1),
     )
     config.load()
-    server = uvicorn.Server(config)
+    if contexts is None:
+        server = uvicorn.Server(config)
+    else:
+        from shipsight.serve.http.tls import TlsServer
+
+        server = TlsServer(
+            config,
+            lambda: contexts.value,
+            handshake_s=options.limits.header_s,
+            handshakes=options.limits.connections,
+        )
     # Signals are this process's own affair.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     return server
@@ -165,7 +187,12 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     # It remarks on what clients send; they are told themselves.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    return serve(options, listener, int(arguments[1]))
+    report = int(arguments[1])
+    try:
+        return serve(options, listener, report)
+    except ShipsightError as error:
+        _tell(report, {"error": error.to_dict(), "exit_code": error.exit_code})
+        return 1
 
 
 if __name__ == "__main__":

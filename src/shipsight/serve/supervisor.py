@@ -76,15 +76,18 @@ class Supervisor:
         self._on_death = on_death
         self._child: subprocess.Popen[str] | None = None
         self._leaving = False
+        self._is_ready = False
 
     def run(self) -> dict[str, Any] | None:
-        """Serves until SIGTERM or SIGINT.
+        """Serves until SIGTERM or SIGINT; with TLS, SIGHUP has the certificates taken anew.
 
         Returns:
             None, or why the serving process could not begin: `{"error": ..., "exit_code": ...}`.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._leave)
+        if self._options.tls is not None:
+            signal.signal(signal.SIGHUP, self._refresh)
         pause_s = 0.0
         while True:
             begin = time.monotonic()
@@ -103,8 +106,10 @@ class Supervisor:
                     "exit_code": 70,
                 }
             self._options = self._options.after_start()
+            self._is_ready = True
             self._on_ready(reported["ready"])
             status = self._wait()
+            self._is_ready = False
             if self._leaving:
                 return None
             pause_s = 0.0 if time.monotonic() - begin > _CALM_S else min(max(pause_s * 2, 0.1), _LONGEST_PAUSE_S)
@@ -148,6 +153,11 @@ class Supervisor:
                 return self._child.wait()
             except InterruptedError:
                 continue
+
+    def _refresh(self, number: int, frame: FrameType | None) -> None:
+        # One that is still starting reads the files anyway.
+        if self._is_ready and self._child is not None and self._child.poll() is None:
+            self._child.send_signal(signal.SIGHUP)
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
         self._leaving = True

@@ -11,9 +11,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message
 
-from shipsight.access import LOOPBACK, Principal
+from shipsight.access import Principal
 from shipsight.errors import InternalError, ShipsightError
 from shipsight.serve.http.answers import error_answer
+from shipsight.serve.http.principals import principal_of
 from shipsight.serve.service import PredictionService
 
 __all__ = ["Handler", "bind"]
@@ -27,8 +28,9 @@ def bind(service: PredictionService, handler: Handler) -> Callable[[Request], Aw
     """Makes a handler an endpoint."""
 
     async def endpoint(request: Request) -> Response:
+        principal = principal_of(request.scope)
         try:
-            return await _while_connected(request, lambda watched: handler(service, LOOPBACK, watched))
+            return await _while_connected(request, lambda watched: handler(service, principal, watched))
         except ShipsightError as error:
             return error_answer(error)
         except ClientDisconnect:

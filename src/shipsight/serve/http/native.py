@@ -5,7 +5,7 @@ POST /v1/models/{model}[/versions/{version}]/predict
     body      image/* (one image), multipart/form-data (several files), or JSON {"images": [base64, ...]}
     query     conf, iou, max_det, classes, agnostic_nms, variant, deadline_ms
     Accept    application/json (default), image/jpeg (drawn; one image), application/vnd.coco+json
-GET  /v1/models, /v1/models/{model}
+GET  /v1/models, /v1/models/{model}, /v1/me
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import base64
 import binascii
 import json
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import simplejpeg
@@ -48,11 +49,20 @@ def native_routes(service: PredictionService) -> list[Route]:
         return Route(path, bind(service, handler), methods=[method])
 
     return [
+        route("/v1/me", _me, "GET"),
         route("/v1/models", _list, "GET"),
         route("/v1/models/{model}", _describe, "GET"),
         route("/v1/models/{model}/predict", _predict, "POST"),
         route("/v1/models/{model}/versions/{version}/predict", _predict, "POST"),
     ]
+
+
+async def _me(service: PredictionService, principal: Principal, request: Request) -> Response:
+    certificate = None
+    if principal.certificate is not None:
+        shown = asdict(principal.certificate)
+        certificate = {**shown, "not_after": f"{principal.certificate.not_after:%FT%TZ}"}
+    return json_answer({"kind": principal.kind.value, "name": principal.name, "certificate": certificate})
 
 
 async def _list(service: PredictionService, principal: Principal, request: Request) -> Response:

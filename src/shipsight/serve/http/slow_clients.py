@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""uvicorn's HTTP/1.1 with a limit on how long a request's head may take: else a few slow clients hold all connections."""
+"""uvicorn's HTTP/1.1 with a limit on how long a request's head may take: else a few slow clients hold all connections.
+
+The first head's time begins with the connection, a later one's with its first byte.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,10 @@ def limit_heads(seconds: float) -> type[asyncio.Protocol]:
 
     class PunctualProtocol(HttpToolsProtocol):
         _head_timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._head_timer = self.loop.call_later(seconds, self._hang_up)
 
         def data_received(self, data: bytes) -> None:
             if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
