@@ -188,3 +188,25 @@ def test_a_lone_job_is_told_apart_from_one_in_company(scheduler: Scheduler) -> N
 def test_too_few_threads_are_refused() -> None:
     with pytest.raises(UsageError):
         Scheduler(0)
+
+
+def test_a_lane_that_was_borrowed_closes_once_it_is_given_back(scheduler: Scheduler) -> None:
+    lane = scheduler.open_lane("a")
+    with scheduler.borrow(lane):
+        assert not scheduler.is_idle(lane)
+        assert not scheduler.is_busy(), "nobody waits for a thread"
+        closing = threading.Thread(target=scheduler.close_lane, args=(lane,))
+        closing.start()
+        closing.join(0.1)
+        assert closing.is_alive()
+    closing.join(SOON_S)
+    assert not closing.is_alive()
+    with pytest.raises(LaneClosedError), scheduler.borrow(lane):
+        pass
+
+
+def test_a_closed_lane_still_tells_what_it_carries(scheduler: Scheduler) -> None:
+    lane = scheduler.open_lane("a")
+    assert scheduler.submit(lane, lambda: 1, deadline_s=far()).result(SOON_S) == 1
+    scheduler.close_lane(lane)
+    assert scheduler.load(lane).wait_s == 0.0

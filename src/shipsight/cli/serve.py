@@ -172,12 +172,16 @@ def _user_cache() -> Path:
 
 @contextmanager
 def _state_folder(given: Path | None, port: int) -> Iterator[Path]:
-    """Gives where rollouts are recorded: by port, which no two servers share; for a port of chance until it ends."""
+    """Gives where rollouts are recorded: by port, which no two servers share.
+
+    For a port of chance, or where nobody is at home, that is a folder which goes with the server.
+    """
+    home = os.environ.get("HOME")
+    states = os.environ.get("XDG_STATE_HOME") or (home and f"{home}/.local/state")
     if given is not None:
         yield given.absolute()
-    elif port:
-        home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-        yield home / "shipsight" / f"serve-{port}"
+    elif port and states:
+        yield Path(states) / "shipsight" / f"serve-{port}"
     else:
         with tempfile.TemporaryDirectory(prefix="shipsight-serve-") as folder:
             yield Path(folder)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from shipsight.engines import get_engine
 from shipsight.errors import InternalError, LimitError, NotFoundError, NotReadyError, ServiceError, ShipsightError
 from shipsight.model import Card
 from shipsight.model.bundle import Bundle, open_bundle
@@ -201,6 +202,8 @@ class Models:
         known = before is not None and before.digest == model.digest and before.memory_bytes
         model.memory_bytes = known or expected_bytes(files_bytes)
         self._make_room(model)
+        for name in names:
+            get_engine(bundle.variant(name).engine)  # what a runtime itself holds is no model's, and stays
         _give_back_memory()
         begin_s, begin_bytes = time.monotonic(), resident_bytes()
         for name in names:
@@ -294,6 +297,9 @@ class Models:
                 awake = self.bring(model.name, model.version)
         except ServiceError as error:
             self._end_waking(model, future, error)
+        except LimitError as error:
+            # What was measured varies a little: the next time it may fit again.
+            self._end_waking(model, future, NotReadyError("no memory for the model", where=model.name, got=error))
         except ShipsightError as error:
             # It was in service and cannot be any more: asking again would only load it in vain.
             with self._changing:
@@ -416,16 +422,16 @@ class Models:
         Raises:
             NotFoundError: it is not in service.
         """
-        with self._lock:
-            versions = self._versions.get(name, {})
-            leaving = [one for one in versions.values() if version in (None, one.version)]
-            if not leaving:
-                raise NotFoundError("no such model", where=name, got=version)
-            for one in leaving:
-                del versions[one.version]
-            if not versions:
-                self._versions.pop(name, None)
         with self._changing:
+            with self._lock:
+                versions = self._versions.get(name, {})
+                leaving = [one for one in versions.values() if version in (None, one.version)]
+                if not leaving:
+                    raise NotFoundError("no such model", where=name, got=version)
+                for one in leaving:
+                    del versions[one.version]
+                if not versions:
+                    self._versions.pop(name, None)
             for one in leaving:
                 self._retire(one)
 

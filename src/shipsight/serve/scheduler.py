@@ -223,7 +223,8 @@ class Scheduler:
         """Returns the expected wait of a new job: those before it, at the lane's share of the threads."""
         if lane.service_s is None:
             return 0.0
-        busy = sum(one.weight for one in self._lanes if one is lane or one.queue or one.running)
+        # The lane itself may be closed, and gone from the list.
+        busy = lane.weight + sum(one.weight for one in self._lanes if one is not lane and (one.queue or one.running))
         share = self.threads * lane.weight / busy
         before = len(lane.queue) + max(lane.running - share + 1, 0.0) if lane.running else len(lane.queue)
         return before * lane.service_s / share

@@ -324,7 +324,7 @@ class PredictionService:
         """Has a shadow asked again what was answered, if there is one; costs the caller nothing but this call."""
         if question.target.version is not None or self.models.rollouts.of(model.name).shadow is None:
             return
-        again = replace(question, render=None)
+        again = replace(question, images=(), render=None)  # each keeps its own image alone
 
         def ask(image: EncodedImage, shadow: ServedModel) -> tuple[ImagePredictions, float]:
             one = self._work(shadow, shadow.runner(None), image, again, self._clock(), is_shadow=True)
