@@ -40,7 +40,12 @@ __all__ = ["open_inference_routes"]
 
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 _PARAMETERS = ("conf", "iou", "max_det", "agnostic_nms")
-_STATES = {ModelState.READY: "READY", ModelState.LOADING: "LOADING", ModelState.FAILED: "UNAVAILABLE"}
+_STATES = {
+    ModelState.READY: "READY",
+    ModelState.LOADING: "LOADING",
+    ModelState.FAILED: "UNAVAILABLE",
+    ModelState.EVICTED: "UNAVAILABLE",
+}
 
 
 def open_inference_routes(service: PredictionService) -> list[Route]:
