@@ -24,10 +24,12 @@
     |   `-- ParityError           a variant differs from the source by more than its gate
     |-- MissingDependencyError, SandboxError     (EnvironmentLackError)  the environment           exit 3
     |-- LimitError            a resource limit: time, memory, size                     exit 2
+    |-- StepError             the operator: a step of theirs failed                    exit 2
     |-- ServiceError          nobody: ask again later                                  exit 1
     |   |-- OverloadedError       would be too late, so not begun
     |   |-- DeadlineError         became too late while it waited
-    |   `-- NotReadyError         the model is loading, failed its replay or is leaving
+    |   |-- NotReadyError         the model is loading, failed its replay or is leaving
+    |   `-- EngineDiedError       the model's worker process ended before it answered
     `-- InternalError         us: a bug                                                exit 70
 
 Rules: a class has one stable `code`; messages are built from the typed fields (what, where, expected, got, hint) and
@@ -46,6 +48,7 @@ __all__ = [
     "CorruptError",
     "DatasetError",
     "DeadlineError",
+    "EngineDiedError",
     "EnvironmentLackError",
     "EscapingPathError",
     "HashMismatchError",
@@ -67,6 +70,7 @@ __all__ = [
     "SandboxError",
     "ServiceError",
     "ShipsightError",
+    "StepError",
     "TamperedError",
     "TensorError",
     "UnnamedFileError",
@@ -307,6 +311,12 @@ class LimitError(ShipsightError):
     code = "limit"
 
 
+class StepError(ShipsightError):
+    """A step that the operator added (`shipsight.steps`) raised, took too long, ended its process or gave garbage."""
+
+    code = "step"
+
+
 class ServiceError(ShipsightError):
     """A server cannot answer now; the same request may succeed later.
 
@@ -335,6 +345,12 @@ class NotReadyError(ServiceError):
     """A model is loading, failed its replay or is leaving."""
 
     code = "not-ready"
+
+
+class EngineDiedError(ServiceError):
+    """The worker process that runs a model's engine ended before it answered; it is being started again."""
+
+    code = "engine-died"
 
 
 class InternalError(ShipsightError):

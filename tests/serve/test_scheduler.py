@@ -210,3 +210,49 @@ def test_a_closed_lane_still_tells_what_it_carries(scheduler: Scheduler) -> None
     assert scheduler.submit(lane, lambda: 1, deadline_s=far()).result(SOON_S) == 1
     scheduler.close_lane(lane)
     assert scheduler.load(lane).wait_s == 0.0
+
+
+def test_a_model_that_was_slow_once_is_asked_again(scheduler: Scheduler) -> None:
+    lane = scheduler.open_lane("a")
+    scheduler.submit(lane, lambda: time.sleep(0.5), deadline_s=far()).result(SOON_S)
+    assert (scheduler.load(lane).service_s or 0) > 0.4
+    # Refused, it would be refused for ever: no job would show that it is quick again.
+    for _ in range(3):
+        scheduler.submit(lane, lambda: None, deadline_s=time.monotonic() + 0.4).result(SOON_S)
+
+
+def test_failures_do_not_count_as_service_times(scheduler: Scheduler) -> None:
+    lane = scheduler.open_lane("a")
+    scheduler.submit(lane, lambda: None, deadline_s=far()).result(SOON_S)
+    before = scheduler.load(lane).service_s
+
+    def fail() -> None:
+        time.sleep(0.2)
+        raise UsageError("no")
+
+    with pytest.raises(UsageError):
+        scheduler.submit(lane, fail, deadline_s=far()).result(SOON_S)
+    assert scheduler.load(lane).service_s == before
+
+
+def test_a_lane_that_hangs_keeps_no_thread_from_another_when_each_has_its_own() -> None:
+    scheduler = Scheduler(2, own_threads=True)
+    hanging, other = scheduler.open_lane("hanging"), scheduler.open_lane("other")
+    gates = [Gate() for _ in range(4)]
+    held = [scheduler.submit(hanging, gate, deadline_s=far()) for gate in gates]
+    assert gates[0].begun.wait(SOON_S)
+    assert gates[1].begun.wait(SOON_S)
+    for number in range(5):
+        assert scheduler.submit(other, lambda number=number: number, deadline_s=far()).result(SOON_S) == number
+    assert scheduler.load(hanging).running == 2
+    for gate in gates:
+        gate.released.set()
+    for one in held:
+        one.result(SOON_S)
+    before = threading.active_count()
+    scheduler.close_lane(hanging)
+    until = time.monotonic() + SOON_S
+    while threading.active_count() > before - 2:
+        assert time.monotonic() < until, "its threads end with it"
+        time.sleep(0.01)
+    scheduler.close()

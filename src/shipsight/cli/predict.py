@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from shipsight.cli.output import make_table, print_json, screen, warn
 from shipsight.errors import ImageError, ImageUnreadableError, UsageError
+
+if TYPE_CHECKING:
+    from shipsight.model import ImagePredictions
+    from shipsight.predictor import Predictor
+    from shipsight.vision import PredictSettings
 
 __all__ = ["drawn_name", "expand_sources", "predict_command"]
 
@@ -33,6 +39,9 @@ def predict_command(
     draw: Annotated[Path | None, typer.Option(help="Folder for the images with predictions drawn.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda[:index].")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="Engine threads; default: one per core.")] = None,
+    steps: Annotated[
+        Path | None, typer.Option(help="Python file with steps of your own, as for shipsight serve.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print predictions as JSON.")] = False,
 ) -> None:
     """Predict on images and videos; unreadable ones are named and the others still answered (exit 2)."""
@@ -48,7 +57,9 @@ def predict_command(
     images: list[dict[str, Any]] = []
     rows: list[Sequence[str]] = []
     taken: set[str] = set()
-    with load(bundle, variant=variant, device=device, threads=threads) as model:
+    with ExitStack() as stack:
+        model = stack.enter_context(load(bundle, variant=variant, device=device, threads=threads))
+        predict_one = _with_steps(model, steps, stack)
         unknown = [c for c in settings.classes or () if c >= len(model.card.class_names)]
         if unknown:
             raise UsageError(
@@ -57,12 +68,12 @@ def predict_command(
         for path in paths:
             try:
                 for name, pixels in _each_frame(path):
-                    answer = model.predict_one(name, pixels, settings)
+                    answer, shown = predict_one(name, pixels, settings)
                     images.append(answer.to_dict())
                     rows.append([name, _summary(answer)])
                     if draw is not None:
                         target = draw / drawn_name(name, taken)
-                        _write_drawn(target, draw_predictions(pixels, answer))
+                        _write_drawn(target, draw_predictions(shown, answer))
             except ImageError as error:
                 failures.append(error)
         if as_json:
@@ -101,6 +112,27 @@ def expand_sources(sources: Sequence[str]) -> list[Path]:
             raise UsageError("no image or video there", where=source, hint="Give a file, a folder or a quoted glob.")
         found.update(dict.fromkeys(files))
     return list(found)
+
+
+def _with_steps(model: Predictor, file: Path | None, stack: ExitStack) -> Callable[..., tuple[ImagePredictions, Any]]:
+    """Returns what predicts on an image and tells the image that the predictions are on."""
+    if file is None:
+        return lambda name, pixels, settings: (model.predict_one(name, pixels, settings), pixels)
+    from shipsight.serve import StepSettings
+    from shipsight.serve.steps import StepTable
+
+    table = StepTable(StepSettings((("", file),), workers=1))
+    stack.callback(table.close)
+    table.open()
+    pool = table.of(model.card.name)
+    assert pool is not None
+
+    def predict(name: str, pixels: Any, settings: PredictSettings) -> tuple[ImagePredictions, Any]:  # noqa: ANN401
+        seen = pool.before(pixels)
+        answer = seen.place(model.predict_one(name, seen.image_rgb, settings))
+        return pool.after(seen.shown_rgb, answer), seen.shown_rgb
+
+    return predict
 
 
 def _class_ids(text: str | None) -> tuple[int, ...] | None:

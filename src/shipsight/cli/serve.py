@@ -68,6 +68,15 @@ def serve_command(
     state: Annotated[
         Path | None, typer.Option(help="Folder where rollouts are recorded; default: the user's, by port.")
     ] = None,
+    isolate: Annotated[bool, typer.Option("--isolate", help="Give each model's engine a process of its own.")] = False,
+    stuck_seconds: Annotated[
+        float, typer.Option(help="Seconds after which an inference of such a process counts as hung.")
+    ] = 30.0,
+    steps: Annotated[
+        list[str] | None, typer.Option(help="Python file with steps of your own: FILE or MODEL=FILE; repeatable.")
+    ] = None,
+    step_workers: Annotated[int, typer.Option(help="Processes that run the steps of a file.")] = 2,
+    step_seconds: Annotated[float, typer.Option(help="Seconds that steps may take for an image.")] = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="Tell what happens as JSON lines.")] = False,
 ) -> None:
     """Answer requests with bundles, each ready only once its golden set was replayed here."""
@@ -83,10 +92,12 @@ def serve_command(
         OpenSettings,
         RolloutOptions,
         ServeOptions,
+        StepSettings,
         Supervisor,
         TlsSettings,
         bind_listener,
         parse_share,
+        parse_steps,
     )
 
     options = ServeOptions(
@@ -100,6 +111,8 @@ def serve_command(
             threads=threads,
             device=device,
             cache_dir=None if no_cache else (cache or _user_cache()),
+            isolate=isolate,
+            stuck_s=stuck_seconds,
         ),
         drain_s=drain,
         vertex=_vertex_routes(),
@@ -118,6 +131,7 @@ def serve_command(
             shadows=tuple(parse_share(one, option="--shadow") for one in shadow or ()),
         ),
         tls=TlsSettings.of(tls_cert, tls_key, tls_client_ca, tls_client),
+        steps=StepSettings(tuple(map(parse_steps, steps or ())), workers=step_workers, timeout_s=step_seconds),
     )
     name = None if options.tls is None else _check_tls(options.tls, options.host)
     listener = bind_listener(options.host, options.port)

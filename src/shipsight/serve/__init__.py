@@ -8,6 +8,7 @@ from shipsight.serve.limits import Limits
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.options import ServeOptions, VertexRoutes
 from shipsight.serve.rollout import RolloutOptions, parse_share
+from shipsight.serve.step_settings import StepSettings, parse_steps
 from shipsight.serve.supervisor import Supervisor, bind_listener
 from shipsight.serve.tls import TlsSettings
 
@@ -16,9 +17,11 @@ __all__ = [
     "OpenSettings",
     "RolloutOptions",
     "ServeOptions",
+    "StepSettings",
     "Supervisor",
     "TlsSettings",
     "VertexRoutes",
     "bind_listener",
     "parse_share",
+    "parse_steps",
 ]

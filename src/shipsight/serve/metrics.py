@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from shipsight.serve.models import Models, ModelState
@@ -62,15 +62,19 @@ class _Gauges(Collector):
     def __init__(self, models: Models, scheduler: Scheduler) -> None:
         self._models, self._scheduler = models, scheduler
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         labels = ["model", "version"]
         ready = GaugeMetricFamily("shipsight_model_ready", "1 where a model answers.", labels=labels)
         waiting = GaugeMetricFamily("shipsight_queue_jobs", "Images that wait.", labels=labels)
         wait = GaugeMetricFamily("shipsight_queue_seconds", "How long a new image would wait.", labels=labels)
+        deaths = CounterMetricFamily(
+            "shipsight_engine_deaths", "Ends of a model's worker process that nobody asked for.", labels=labels
+        )
         for model in self._models.all():
             load = self._scheduler.load(model.lane)
             key = [model.name, model.version]
             ready.add_metric(key, float(model.state is ModelState.READY))
             waiting.add_metric(key, float(load.waiting))
             wait.add_metric(key, load.wait_s)
-        yield from (ready, waiting, wait)
+            deaths.add_metric(key, float(model.deaths))
+        yield from (ready, waiting, wait, deaths)

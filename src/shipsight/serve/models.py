@@ -4,8 +4,9 @@
 Invariants: a model is ready only when its golden set was replayed here and agreed; a request that has found its model
 is answered by that model, whatever is loaded meanwhile; one that leaves answers what it has, then gives its memory back;
 all together hold no more memory than the budget, but for what one that comes holds before it is measured.
-Leaves to others: opening variants (`runner`), whose turn it is (`scheduler`), which version a request that names none
-goes to (`rollout`), who leaves when memory is short (`memory`), what lies in the operator's folder (`repository`). Stable.
+Leaves to others: opening variants, here or in a worker (`hosting`), whose turn it is (`scheduler`), which version a request
+that names none goes to (`rollout`), who leaves when memory is short (`memory`), what lies in the operator's folder
+(`repository`). Stable.
 """
 
 from __future__ import annotations
@@ -19,17 +20,20 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from shipsight.engines import get_engine
 from shipsight.errors import InternalError, LimitError, NotFoundError, NotReadyError, ServiceError, ShipsightError
 from shipsight.model import Card
 from shipsight.model.bundle import Bundle, open_bundle
+from shipsight.serve.hosting import Runners, keep_in_worker, open_variants
+from shipsight.serve.isolation import Keeper
 from shipsight.serve.memory import Holder, choose_leaving, expected_bytes, resident_bytes
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.repository import Repository
 from shipsight.serve.rollout import Rollouts
-from shipsight.serve.runner import Runner, open_runner
+from shipsight.serve.runner import Runner
 from shipsight.serve.scheduler import Lane, Scheduler
 
 __all__ = ["ModelState", "Models", "ServedModel"]
@@ -40,6 +44,7 @@ class ModelState(StrEnum):
 
     LOADING = "loading"
     READY = "ready"
+    RESTARTING = "restarting"
     FAILED = "failed"
     EVICTED = "evicted"
     LEAVING = "leaving"
@@ -59,7 +64,9 @@ class ServedModel:
         runners: variant name -> opened variant.
         lane: its queue.
         state: where it is.
-        error: why it failed, None otherwise.
+        error: why it failed or is restarted, None otherwise.
+        keeper: of its worker process, None where its engines run in this one.
+        deaths: how often its worker process has ended.
         is_pinned: whether it stays when memory is short.
         memory_bytes: that it was measured to hold when it was loaded.
         load_s: seconds that loading took.
@@ -73,9 +80,11 @@ class ServedModel:
     card: Card
     default_variant: str
     lane: Lane
-    runners: dict[str, Runner] = field(default_factory=dict)
+    runners: Runners = field(default_factory=dict)
     state: ModelState = ModelState.LOADING
     error: ShipsightError | None = None
+    keeper: Keeper[Runners] | None = None
+    deaths: int = 0
     is_pinned: bool = False
     memory_bytes: int = 0
     load_s: float = 0.0
@@ -173,8 +182,9 @@ class Models:
         except BaseException as error:
             self._fail(model, error)
             raise
-        model.state = ModelState.READY
         with self._lock:
+            if model.state is ModelState.LOADING:  # its worker may have ended since
+                model.state = ModelState.READY
             self._versions[label][model.version] = model
             self._paths[label][model.version] = bundle.path
         if before is not None:
@@ -202,17 +212,46 @@ class Models:
         known = before is not None and before.digest == model.digest and before.memory_bytes
         model.memory_bytes = known or expected_bytes(files_bytes)
         self._make_room(model)
-        for name in names:
-            get_engine(bundle.variant(name).engine)  # what a runtime itself holds is no model's, and stays
+        if not self._settings.isolate:
+            for name in names:
+                get_engine(bundle.variant(name).engine)  # what a runtime itself holds is no model's, and stays
         _give_back_memory()
         begin_s, begin_bytes = time.monotonic(), resident_bytes()
-        for name in names:
-            model.runners[name] = open_runner(bundle, bundle.variant(name), self._settings)
+        self._open_variants(model, bundle, names)
         _give_back_memory()
         # Engines hold their weights even where these took the place of memory that was resident already.
         model.memory_bytes = max(resident_bytes() - begin_bytes, files_bytes)
         model.load_s = time.monotonic() - begin_s
         self._make_room(model)
+
+    def _open_variants(self, model: ServedModel, bundle: Bundle, names: Sequence[str]) -> None:
+        """Opens variants here or in a worker that is kept alive."""
+        if not self._settings.isolate:
+            open_variants(bundle, names, self._settings, model.runners)
+            return
+        model.keeper = keep_in_worker(
+            bundle,
+            names,
+            self._settings,
+            label=model.name,
+            on_down=partial(self._down, model),
+            on_up=partial(self._up, model),
+        )
+        model.keeper.open()
+
+    def _down(self, model: ServedModel, error: ShipsightError) -> None:
+        """Its worker has ended, or could not be started again."""
+        with self._lock:
+            model.deaths += model.state is not ModelState.RESTARTING
+            if model.state not in (ModelState.LEAVING, ModelState.EVICTED):
+                model.state, model.error = ModelState.RESTARTING, error
+
+    def _up(self, model: ServedModel, runners: Runners) -> None:
+        """A worker of it is ready."""
+        with self._lock:
+            model.runners = runners
+            if model.state is ModelState.RESTARTING:
+                model.state, model.error = ModelState.READY, None
 
     def _make_room(self, coming: ServedModel) -> None:
         """Pushes out models until one that comes fits.
@@ -443,21 +482,29 @@ class Models:
             self.unload(name)
 
     def _retire(self, model: ServedModel) -> None:
-        model.state = ModelState.LEAVING
+        with self._lock:
+            model.state = ModelState.LEAVING
         self._close(model)
 
     def _close(self, model: ServedModel) -> None:
         self._scheduler.close_lane(model.lane)
-        for runner in model.runners.values():
-            runner.close()
+        if model.keeper is not None:
+            model.keeper.close()  # and with the process all that is open in it
+        else:
+            for runner in model.runners.values():
+                runner.close()
         model.runners.clear()
         gc.collect()
         _give_back_memory()
 
 
 def _first(versions: dict[str, ServedModel]) -> ServedModel:
-    """Returns the version that came into service first, of those that answer where any does."""
-    return next((one for one in versions.values() if one.answers), next(iter(versions.values())))
+    """Returns the version that came into service first, of those that answer where any does.
+
+    One that is restarted keeps its place: another version must not answer in its stead.
+    """
+    placed = (one for one in versions.values() if one.answers or one.state is ModelState.RESTARTING)
+    return next(placed, next(iter(versions.values())))
 
 
 def _not_ready(model: ServedModel) -> NotReadyError:

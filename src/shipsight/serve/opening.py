@@ -21,6 +21,8 @@ class OpenSettings:
         threads: of the engine, None for one per core.
         device: `cpu` or `cuda[:index]`.
         cache_dir: where engines keep compiled forms, None for nowhere.
+        isolate: whether each model's engines run in a worker process of its own.
+        stuck_s: seconds after which an inference in such a process counts as hung, and the process is replaced.
     """
 
     variants: tuple[str, ...] = ()
@@ -28,9 +30,13 @@ class OpenSettings:
     threads: int | None = None
     device: str = "cpu"
     cache_dir: Path | None = None
+    isolate: bool = False
+    stuck_s: float = 30.0
 
     def __post_init__(self) -> None:
         for name in ("streams", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError("too few", where=f"--{name}", expected="1 or more", got=value)
+        if not self.stuck_s > 0:
+            raise UsageError("out of range", where="--stuck-seconds", expected="above 0", got=self.stuck_s)

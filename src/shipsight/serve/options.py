@@ -12,6 +12,7 @@ from shipsight.errors import UsageError
 from shipsight.serve.limits import Limits
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.rollout import RolloutOptions
+from shipsight.serve.step_settings import StepSettings
 from shipsight.serve.tls import TlsSettings
 
 __all__ = ["ServeOptions", "VertexRoutes"]
@@ -53,6 +54,7 @@ class ServeOptions:
         vertex: routes that Vertex AI named, None outside of it.
         limits: on requests.
         tls: files of it, None for plain HTTP.
+        steps: the operator's own, before and after models.
     """
 
     bundles: tuple[Path, ...]
@@ -67,6 +69,7 @@ class ServeOptions:
     memory_mb: float | None = None
     rollout: RolloutOptions = field(default_factory=RolloutOptions)
     tls: TlsSettings | None = None
+    steps: StepSettings = field(default_factory=StepSettings)
 
     def __post_init__(self) -> None:
         if not self.bundles and self.repository is None:
@@ -126,5 +129,8 @@ class ServeOptions:
                 "repository": None if told["repository"] is None else Path(told["repository"]),
                 "rollout": RolloutOptions.from_dict(told["rollout"]),
                 "tls": None if told["tls"] is None else TlsSettings.from_dict(told["tls"]),
+                "steps": StepSettings(
+                    **{**told["steps"], "files": tuple((name, Path(file)) for name, file in told["steps"]["files"])}
+                ),
             }
         )

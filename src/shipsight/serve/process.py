@@ -20,6 +20,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from shipsight.errors import ShipsightError
+from shipsight.serve.isolation import end_with_parent
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.models import Models
 from shipsight.serve.options import ServeOptions
@@ -30,6 +31,7 @@ from shipsight.serve.runner import core_count
 from shipsight.serve.scheduler import Scheduler
 from shipsight.serve.service import PredictionService
 from shipsight.serve.shadow import Shadow
+from shipsight.serve.steps import StepTable
 from shipsight.serve.tls import Reloaded, make_context
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
     record = RolloutRecord(options.rollout.state_dir)
     repository = None if options.repository is None else Repository(options.repository)
     contexts = _watch_certificates(options)
-    scheduler = Scheduler(options.workers or core_count() + 2)
+    scheduler = Scheduler(options.workers or core_count() + 2, own_threads=options.opening.isolate)
     models = Models(
         scheduler,
         options.opening,
@@ -57,7 +59,8 @@ def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
     rollouts = RolloutControl(models, Shadow(models, scheduler), record)
     metrics = Metrics()
     metrics.watch(models, scheduler, rollouts)
-    service = PredictionService(models, scheduler, options.limits, metrics, rollouts=rollouts)
+    steps = StepTable(options.steps, max_pixels=options.limits.image_pixels)
+    service = PredictionService(models, scheduler, options.limits, metrics, rollouts=rollouts, steps=steps)
     stopping, was_told = _Stop(), threading.Event()
 
     def leave(number: int, frame: object) -> None:
@@ -68,7 +71,7 @@ def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
     models.is_starting = True
-    loader = threading.Thread(target=_load, args=(service, options, stopping, report), name="shipsight-loader")
+    loader = threading.Thread(target=_load, args=(service, steps, options, stopping, report), name="shipsight-loader")
     loader.start()
     server = _make_server(options, service, metrics, contexts)
     stopping.watch(server)
@@ -77,6 +80,7 @@ def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
     loader.join()
     rollouts.close()
     models.close()
+    steps.close()
     scheduler.close()
     return 0 if was_told.is_set() else 1
 
@@ -149,15 +153,17 @@ class _Stop:
             self._server.should_exit = True
 
 
-def _load(service: PredictionService, options: ServeOptions, stopping: _Stop, report: int) -> None:
+def _load(service: PredictionService, steps: StepTable, options: ServeOptions, stopping: _Stop, report: int) -> None:
     """Loads the bundles while health is answered already; tells the supervisor how it went."""
     models = service.models
     try:
+        steps.open()
         # First what was decided in an earlier life: until its current version is there, a model does not answer.
         service.rollouts.recall()
         for path in options.bundles:
             models.load(path, is_pinned=True)
         service.rollouts.resume(options.rollout)
+        steps.check({model.name for model in models.all()})
         models.is_starting = False
     except ShipsightError as error:
         _tell(report, {"error": error.to_dict(), "exit_code": error.exit_code})
@@ -181,6 +187,7 @@ def _tell(report: int, value: object) -> None:
 
 def main(arguments: list[str]) -> int:
     """Serves as the arguments and standard input say."""
+    end_with_parent(signal.SIGTERM)
     listener = socket.socket(fileno=int(arguments[0]))
     options = ServeOptions.from_json(sys.stdin.read())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")

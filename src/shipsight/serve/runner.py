@@ -32,7 +32,10 @@ from shipsight.proof.replay import ReplayReport, replay
 from shipsight.serve.opening import OpenSettings
 from shipsight.vision import prepare, to_tensor
 
-__all__ = ["Runner", "core_count", "open_runner"]
+__all__ = ["OpenForm", "Runner", "core_count", "open_here", "open_runner"]
+
+OpenForm = Callable[[dict[str, bytes], Variant, EngineOptions], EngineSession]
+"""Opens a variant from its files: in this process or in a worker."""
 
 _log = logging.getLogger("shipsight.serve")
 _TRIAL_S = 0.5
@@ -83,16 +86,25 @@ def core_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def open_runner(bundle: Bundle, variant: Variant, settings: OpenSettings = OpenSettings()) -> Runner:
+def open_here(files: dict[str, bytes], variant: Variant, options: EngineOptions) -> EngineSession:
+    """Opens a variant in this process; raises as `Engine.open`."""
+    return get_engine(variant.engine).open(files, variant, options)
+
+
+def open_runner(
+    bundle: Bundle, variant: Variant, settings: OpenSettings = OpenSettings(), open_in: OpenForm = open_here
+) -> Runner:
     """Opens a variant and replays the golden set on each of its forms.
 
     Args:
         bundle: holds it.
         variant: which.
         settings: how.
+        open_in: where.
 
     Raises:
         ReplayMismatchError: this machine does not run what was measured.
+        EngineDiedError: the worker that it was opened in ended over it.
         TamperedError, EnvironmentLackError: as `shipsight.load`.
     """
     files = bundle.variant_files(variant.name)
@@ -102,7 +114,7 @@ def open_runner(bundle: Bundle, variant: Variant, settings: OpenSettings = OpenS
         options = EngineOptions(
             device=settings.device, threads=settings.threads, requests=requests, cache_dir=settings.cache_dir
         )
-        return get_engine(variant.engine).open(files, variant, options)
+        return open_in(files, variant, options)
 
     alone = open_form(1)
     together, count = alone, 1

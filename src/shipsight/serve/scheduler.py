@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who runs next: a fixed set of threads, a queue for each model, and no work for answers that would come too late.
+"""Who runs next: a queue for each model, threads that take from them, and no work for answers that would come too late.
 
 Invariants: a thread is idle only while nothing waits (work-conserving); among models with waiting work the one that has
-been served least runs next, so that one model's flood delays another by at most the work already begun; what cannot be
+been served least runs next, so that one model's flood delays another by at most the work already begun; with
+`own_threads` each model has threads of its own, so that one that hangs keeps none from another; what cannot be
 answered before its deadline is refused at once, from the times measured so far; what was cancelled or has expired costs
 nothing more. Leaves to others: what the work is, which engine runs it. Stable.
 """
@@ -71,6 +72,7 @@ class Lane:
         service_s: running mean of a job's time, None before the first.
         borrowed: work outside of the scheduler's threads that needs the lane open.
         is_open: whether it takes jobs.
+        changed: told when a job waits or the lane closes, for threads of its own; None where all lanes share theirs.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Lane:
     service_s: float | None = field(default=None, repr=False)
     borrowed: int = field(default=0, repr=False)
     is_open: bool = field(default=True, repr=False)
+    changed: threading.Condition | None = field(default=None, repr=False)
 
 
 class Scheduler:
@@ -88,32 +91,38 @@ class Scheduler:
 
     Args:
         threads: how many, 1 and more.
+        own_threads: whether each lane has that many of its own; else all share them.
         most_waiting: most jobs that wait in a lane, whatever their deadlines.
         clock: monotonic seconds.
     """
 
-    def __init__(self, threads: int, *, most_waiting: int = 1024, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, threads: int, *, own_threads: bool = False, most_waiting: int = 1024, clock: Clock = time.monotonic
+    ) -> None:
         if threads < 1:
             raise UsageError("too few threads", where="scheduler", expected="1 or more", got=threads)
         self.threads = threads
         self._most_waiting = most_waiting
         self._clock = clock
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._lanes: list[Lane] = []
         self._served_s = 0.0
         self._closing = False
-        self._workers = [
-            threading.Thread(target=self._work, name=f"shipsight-worker-{index}", daemon=True)
-            for index in range(threads)
-        ]
-        for worker in self._workers:
-            worker.start()
+        self._own_threads = own_threads
+        self._workers: list[threading.Thread] = []
+        if not own_threads:
+            self._start_workers(None)
 
     def open_lane(self, name: str, *, weight: float = 1.0) -> Lane:
         """Adds a queue."""
         lane = Lane(name, weight)
         with self._changed:
             self._lanes.append(lane)
+        if self._own_threads:
+            # The same lock for all: what a lane carries is looked at together.
+            lane.changed = threading.Condition(self._lock)
+            self._start_workers(lane)
         return lane
 
     def close_lane(self, lane: Lane) -> None:
@@ -124,6 +133,9 @@ class Scheduler:
                 self._changed.wait()
             if lane in self._lanes:
                 self._lanes.remove(lane)
+            if lane.changed is not None:
+                lane.changed.notify_all()
+                self._workers = [worker for worker in self._workers if worker.is_alive()]
 
     @contextmanager
     def borrow(self, lane: Lane) -> Iterator[None]:
@@ -168,7 +180,9 @@ class Scheduler:
             now = self._clock()
             wait_s = self._estimate(lane)
             late_s = now + wait_s + (lane.service_s or 0.0) - deadline_s
-            if late_s > 0 or len(lane.queue) >= self._most_waiting:
+            # An idle lane takes one whatever the last ones took: how long a job takes now is only learnt from a job.
+            is_late = late_s > 0 and bool(lane.queue or lane.running)
+            if is_late or len(lane.queue) >= self._most_waiting:
                 error = OverloadedError(
                     "the answer would come too late",
                     where=lane.name,
@@ -182,7 +196,7 @@ class Scheduler:
                 # A lane that was idle does not bring its idle time along: it would starve the others.
                 lane.served_s = max(lane.served_s, self._served_s)
             lane.queue.append(_Job(future, run, deadline_s, now))
-            self._changed.notify()
+            (lane.changed or self._changed).notify()
         return future
 
     def load(self, lane: Lane) -> Load:
@@ -212,11 +226,14 @@ class Scheduler:
             waiting = [(lane, job) for lane in self._lanes for job in lane.queue]
             for lane in self._lanes:
                 lane.queue.clear()
-            self._changed.notify_all()
+            for changed in (self._changed, *(lane.changed for lane in self._lanes)):
+                if changed is not None:
+                    changed.notify_all()
+            workers = list(self._workers)
         for lane, job in waiting:
             if job.future.set_running_or_notify_cancel():
                 job.future.set_exception(NotReadyError("the server is leaving", where=lane.name))
-        for worker in self._workers:
+        for worker in workers:
             worker.join()
 
     def _estimate(self, lane: Lane) -> float:
@@ -229,10 +246,21 @@ class Scheduler:
         before = len(lane.queue) + max(lane.running - share + 1, 0.0) if lane.running else len(lane.queue)
         return before * lane.service_s / share
 
-    def _next(self) -> tuple[Lane, _Job] | None:
-        """Takes the next job that is still wanted; the lock is held."""
+    def _start_workers(self, own: Lane | None) -> None:
+        name = "shipsight-worker" if own is None else f"shipsight-{own.name}"
+        started = [
+            threading.Thread(target=self._work, args=(own,), name=f"{name}-{index}", daemon=True)
+            for index in range(self.threads)
+        ]
+        with self._lock:
+            self._workers += started
+        for worker in started:
+            worker.start()
+
+    def _next(self, own: Lane | None) -> tuple[Lane, _Job] | None:
+        """Takes the next job that is still wanted, of one lane or of all; the lock is held."""
         while True:
-            waiting = [lane for lane in self._lanes if lane.queue]
+            waiting = [lane for lane in (self._lanes if own is None else (own,)) if lane.queue]
             if not waiting:
                 return None
             lane = min(waiting, key=lambda one: one.served_s)
@@ -251,30 +279,32 @@ class Scheduler:
             lane.running += 1
             return lane, job
 
-    def _work(self) -> None:
+    def _work(self, own: Lane | None) -> None:
+        changed = self._changed if own is None or own.changed is None else own.changed
         while True:
-            with self._changed:
-                taken = self._next()
+            with changed:
+                taken = self._next(own)
                 while taken is None:
-                    if self._closing:
+                    if self._closing or (own is not None and not own.is_open):
                         return
-                    self._changed.wait()
-                    taken = self._next()
+                    changed.wait()
+                    taken = self._next(own)
             lane, job = taken
             begin = self._clock()
             try:
                 result = job.run()
             except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the job
-                self._end(lane, self._clock() - begin)
+                self._end(lane, self._clock() - begin, is_done=False)
                 job.future.set_exception(error)
             else:
-                self._end(lane, self._clock() - begin)
+                self._end(lane, self._clock() - begin, is_done=True)
                 job.future.set_result(result)
 
-    def _end(self, lane: Lane, took_s: float) -> None:
+    def _end(self, lane: Lane, took_s: float, *, is_done: bool) -> None:
         with self._changed:
             lane.running -= 1
             lane.served_s += took_s / lane.weight
             old = lane.service_s
-            lane.service_s = took_s if old is None else old + _SMOOTHING * (took_s - old)
+            if is_done:  # how long a failure took says nothing of how long an answer takes
+                lane.service_s = took_s if old is None else old + _SMOOTHING * (took_s - old)
             self._changed.notify_all()

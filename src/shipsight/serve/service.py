@@ -29,6 +29,7 @@ from shipsight.serve.rollout_record import RolloutRecord
 from shipsight.serve.runner import Runner
 from shipsight.serve.scheduler import LaneClosedError, Scheduler
 from shipsight.serve.shadow import Mirrored, Shadow
+from shipsight.serve.steps import Seen, StepTable
 from shipsight.vision import PredictSettings, decode_image, postprocess, prepare, to_tensor
 
 __all__ = ["Answer", "EncodedImage", "Observer", "PredictionService", "Question", "Target"]
@@ -36,7 +37,6 @@ __all__ = ["Answer", "EncodedImage", "Observer", "PredictionService", "Question"
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]
 _AGAIN_S = 0.1
-STAGES = ("queue", "decode", "prepare", "infer", "postprocess")
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ class PredictionService:
         limits: on what a request may ask.
         observer: told of what is done.
         rollouts: divide requests that name no version; None for a server that keeps no decisions.
+        steps: the operator's own, None for none.
         clock: the scheduler's: monotonic seconds.
     """
 
@@ -130,6 +131,7 @@ class PredictionService:
         observer: Observer | None = None,
         *,
         rollouts: RolloutControl | None = None,
+        steps: StepTable | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.models = models
@@ -137,6 +139,7 @@ class PredictionService:
         self.rollouts = rollouts or RolloutControl(models, Shadow(models, scheduler), RolloutRecord(None))
         self._scheduler = scheduler
         self._observer = observer or Observer()
+        self._steps = steps or StepTable()
         self._clock = clock
         self._is_leaving = False
 
@@ -151,6 +154,8 @@ class PredictionService:
             NotFoundError, NotReadyError, OverloadedError, DeadlineError: of the model and its queue.
             ImageError: an image cannot be used.
             LimitError, UsageError: the question asks for more than is allowed, or for what there is not.
+            StepError: a step of the operator's failed.
+            EngineDiedError: the model's worker process ended meanwhile.
         """
         self._check(question)
         deadline_s = self._deadline(question.deadline_s)
@@ -162,7 +167,7 @@ class PredictionService:
 
         model, runner, done = await self._run(question.target, queue, deadline_s)
         self._mirror(model, question, done)
-        stages = {stage: sum(one.stages_ms[stage] for one in done) for stage in STAGES}
+        stages = {stage: sum(one.stages_ms[stage] for one in done) for stage in done[0].stages_ms}
         predictions = Predictions(
             model=model.name,
             version=model.version,
@@ -348,14 +353,20 @@ class PredictionService:
     ) -> _Done:
         """Does one image, in a thread of the scheduler; for a shadow in another one, on the cores that are left."""
         is_alone = not is_shadow and self._scheduler.is_alone()
-        marks = [queued_s, self._clock()]
+        steps = self._steps.of(model.name)
+        watch = _Stopwatch(self._clock, queued_s)
+        watch.end("queue")
         pixels = decode_image(image.data, max_pixels=self.limits.image_pixels)
-        marks.append(self._clock())
-        prepared, geometry = prepare(pixels, runner.card.input)
+        watch.end("decode")
+        seen = Seen(pixels, pixels)
+        if steps is not None:
+            seen = steps.before(pixels)
+            watch.end("steps")
+        prepared, geometry = prepare(seen.image_rgb, runner.card.input)
         tensor = to_tensor(prepared, runner.card.input, runner.variant.layout)
-        marks.append(self._clock())
+        watch.end("prepare")
         outputs = runner.infer(tensor, is_alone=is_alone)
-        marks.append(self._clock())
+        watch.end("infer")
         predictions = postprocess(
             outputs,
             card=runner.card,
@@ -364,12 +375,15 @@ class PredictionService:
             settings=question.settings,
             source=image.source,
         )
-        rendered = None if question.render is None else question.render(pixels, predictions)
-        marks.append(self._clock())
-        stages = {stage: (end - begin) * 1e3 for stage, begin, end in zip(STAGES, marks, marks[1:], strict=False)}
+        if steps is not None:
+            watch.end("postprocess")
+            predictions = steps.after(seen.shown_rgb, seen.place(predictions))
+            watch.end("steps")
+        rendered = None if question.render is None else question.render(seen.shown_rgb, predictions)
+        watch.end("postprocess")
         if not is_shadow:
-            self._observer.image_done(model.name, model.version, runner.variant.name, stages)
-        return _Done(predictions, stages, rendered)
+            self._observer.image_done(model.name, model.version, runner.variant.name, watch.stages_ms)
+        return _Done(predictions, watch.stages_ms, rendered)
 
     def _check(self, question: Question) -> None:
         if not question.images:
@@ -398,6 +412,20 @@ class _Done:
     def took_ms(self) -> float:
         """Milliseconds of work, without waiting for a thread."""
         return sum(ms for stage, ms in self.stages_ms.items() if stage != "queue")
+
+
+class _Stopwatch:
+    """Adds up milliseconds by stage, one after the other."""
+
+    def __init__(self, clock: Callable[[], float], begin_s: float) -> None:
+        self.stages_ms: dict[str, float] = {}
+        self._clock = clock
+        self._last_s = begin_s
+
+    def end(self, stage: str) -> None:
+        now = self._clock()
+        self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + (now - self._last_s) * 1e3
+        self._last_s = now
 
 
 def _check_classes(settings: PredictSettings, card: Card) -> None:

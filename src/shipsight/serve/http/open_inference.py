@@ -43,6 +43,7 @@ _PARAMETERS = ("conf", "iou", "max_det", "agnostic_nms")
 _STATES = {
     ModelState.READY: "READY",
     ModelState.LOADING: "LOADING",
+    ModelState.RESTARTING: "LOADING",
     ModelState.FAILED: "UNAVAILABLE",
     ModelState.EVICTED: "UNAVAILABLE",
 }
