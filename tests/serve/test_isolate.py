@@ -254,6 +254,7 @@ def test_a_worker_holds_no_descriptor_of_the_server(isolated: Served) -> None:
         assert not inodes & listening
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_twenty_workers_that_died(digits_bundle: Path) -> None:
     bundle = open_bundle(digits_bundle)
     settings = OpenSettings(streams=2, isolate=True)
