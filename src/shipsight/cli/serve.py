@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import sys
@@ -17,13 +18,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shipsight.cli.output import screen, warn
+from shipsight.cli.output import screen
 from shipsight.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from shipsight.serve import TlsSettings, VertexRoutes
+    from shipsight.serve import (
+        Limits,
+        LogSettings,
+        OpenSettings,
+        RolloutOptions,
+        ServeOptions,
+        StepSettings,
+        Supervisor,
+        TlsSettings,
+        VertexRoutes,
+        bind_listener,
+        parse_share,
+        parse_steps,
+    )
 
 __all__ = ["serve_command"]
+
+_log = logging.getLogger("shipsight.serve")
 
 
 # Long, since each option of the command line stands in its signature.
@@ -56,6 +72,10 @@ def serve_command(
     tls_client: Annotated[
         str | None, typer.Option(help="required or optional: whether clients must show a certificate.")
     ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="json or text; default: text on a terminal, else json.")
+    ] = None,
+    no_access_log: Annotated[bool, typer.Option("--no-access-log", help="Log no single requests.")] = False,
     drain: Annotated[float, typer.Option(help="Seconds for requests in flight when the server leaves.")] = 20.0,
     repository: Annotated[Path | None, typer.Option(help="Folder of bundles that may be loaded by name.")] = None,
     memory_mb: Annotated[float | None, typer.Option(help="Memory for all models in 10^6 bytes; default: any.")] = None,
@@ -87,18 +107,7 @@ def serve_command(
             raise MissingDependencyError(
                 f"package {package} is not installed", hint="Run: pip install 'shipsight[serve]'"
             )
-    from shipsight.serve import (
-        Limits,
-        OpenSettings,
-        RolloutOptions,
-        ServeOptions,
-        StepSettings,
-        Supervisor,
-        TlsSettings,
-        bind_listener,
-        parse_share,
-        parse_steps,
-    )
+    from shipsight.serve.logs import configure_logs, fields
 
     options = ServeOptions(
         bundles=tuple(bundles or ()),
@@ -130,9 +139,11 @@ def serve_command(
             canaries=tuple(parse_share(one, option="--canary") for one in canary or ()),
             shadows=tuple(parse_share(one, option="--shadow") for one in shadow or ()),
         ),
+        logs=LogSettings.of(log_format or ("text" if sys.stderr.isatty() else "json"), requests=not no_access_log),
         tls=TlsSettings.of(tls_cert, tls_key, tls_client_ca, tls_client),
         steps=StepSettings(tuple(map(parse_steps, steps or ())), workers=step_workers, timeout_s=step_seconds),
     )
+    configure_logs(options.logs, sys.stderr)
     name = None if options.tls is None else _check_tls(options.tls, options.host)
     listener = bind_listener(options.host, options.port)
     address = _address(listener.getsockname(), name)
@@ -146,7 +157,7 @@ def serve_command(
     def death(status: int, pause_s: float) -> None:
         if as_json:
             _tell({"event": "restart", "status": status, "pause_s": pause_s})
-        warn("restart", f"the serving process ended with {status}; the next starts in {pause_s:g} s")
+        _log.warning("the serving process ended; the next is started", extra=fields(status=status, pause_s=pause_s))
 
     with _state_folder(state, options.port) as folder:
         options = replace(options, rollout=replace(options.rollout, state_dir=folder))
@@ -203,12 +214,13 @@ def _state_folder(given: Path | None, port: int) -> Iterator[Path]:
 
 def _check_tls(settings: TlsSettings, host: str) -> str:
     """Tries the files before anything is started, and returns the name by which clients should call this machine."""
+    from shipsight.serve.logs import fields
     from shipsight.serve.tls import make_context, read_server_certificate, warnings_of
 
     make_context(settings)
     certificate = read_server_certificate(settings)
     for code, text in warnings_of(settings, certificate, host=host, now=datetime.now(UTC)):
-        warn(code, text)
+        _log.warning(text, extra=fields(code=code))
     return certificate.name_for(host)
 
 

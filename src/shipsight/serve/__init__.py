@@ -5,6 +5,7 @@ What stands here is light: the supervisor's process imports no engine.
 """
 
 from shipsight.serve.limits import Limits
+from shipsight.serve.logs import LogSettings
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.options import ServeOptions, VertexRoutes
 from shipsight.serve.rollout import RolloutOptions, parse_share
@@ -14,6 +15,7 @@ from shipsight.serve.tls import TlsSettings
 
 __all__ = [
     "Limits",
+    "LogSettings",
     "OpenSettings",
     "RolloutOptions",
     "ServeOptions",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from shipsight.errors import UsageError
 from shipsight.serve.limits import Limits
+from shipsight.serve.logs import LogFormat, LogSettings
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.rollout import RolloutOptions
 from shipsight.serve.step_settings import StepSettings
@@ -55,6 +56,7 @@ class ServeOptions:
         limits: on requests.
         tls: files of it, None for plain HTTP.
         steps: the operator's own, before and after models.
+        logs: what is logged, and how.
     """
 
     bundles: tuple[Path, ...]
@@ -70,6 +72,7 @@ class ServeOptions:
     rollout: RolloutOptions = field(default_factory=RolloutOptions)
     tls: TlsSettings | None = None
     steps: StepSettings = field(default_factory=StepSettings)
+    logs: LogSettings = field(default_factory=LogSettings)
 
     def __post_init__(self) -> None:
         if not self.bundles and self.repository is None:
@@ -128,6 +131,7 @@ class ServeOptions:
                 "limits": Limits(**told["limits"]),
                 "repository": None if told["repository"] is None else Path(told["repository"]),
                 "rollout": RolloutOptions.from_dict(told["rollout"]),
+                "logs": LogSettings(LogFormat(told["logs"]["format"]), told["logs"]["requests"]),
                 "tls": None if told["tls"] is None else TlsSettings.from_dict(told["tls"]),
                 "steps": StepSettings(
                     **{**told["steps"], "files": tuple((name, Path(file)) for name, file in told["steps"]["files"])}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from shipsight.errors import ShipsightError
 from shipsight.serve.isolation import end_with_parent
+from shipsight.serve.logs import configure_logs
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.models import Models
 from shipsight.serve.options import ServeOptions
@@ -105,7 +106,7 @@ def _make_server(
     from shipsight.serve.http.slow_clients import limit_heads
 
     config = uvicorn.Config(
-        build_app(service, metrics, vertex=options.vertex),
+        build_app(service, metrics, vertex=options.vertex, logs_requests=options.logs.requests),
         http=limit_heads(options.limits.header_s),
         loop="uvloop",
         lifespan="off",
@@ -190,10 +191,7 @@ def main(arguments: list[str]) -> int:
     end_with_parent(signal.SIGTERM)
     listener = socket.socket(fileno=int(arguments[0]))
     options = ServeOptions.from_json(sys.stdin.read())
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    # It remarks on what clients send; they are told themselves.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    configure_logs(options.logs, sys.stderr)
     report = int(arguments[1])
     try:
         return serve(options, listener, report)

@@ -24,6 +24,7 @@ from shipsight.errors import InputError, LimitError, NotFoundError, NotReadyErro
 from shipsight.model import Card, ImagePredictions, Predictions
 from shipsight.serve.limits import Limits
 from shipsight.serve.models import Models, ModelState, ServedModel
+from shipsight.serve.request_notes import note_model
 from shipsight.serve.rollout_control import RolloutControl
 from shipsight.serve.rollout_record import RolloutRecord
 from shipsight.serve.runner import Runner
@@ -306,6 +307,7 @@ class PredictionService:
                 self._count(target, model, begin_s, has_failed=True)
                 raise
             break
+        note_model(model.name, model.version, runner.variant.name)
         waiting = [asyncio.wrap_future(job) for job in jobs]
         try:
             found = list(await asyncio.gather(*waiting))

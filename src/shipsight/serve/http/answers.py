@@ -20,6 +20,7 @@ from shipsight.errors import (
     ServiceError,
     ShipsightError,
 )
+from shipsight.serve.request_notes import note_error
 
 __all__ = ["error_answer", "headers_of", "json_answer", "status_of"]
 
@@ -49,6 +50,7 @@ def json_answer(value: object, status: int = 200, headers: dict[str, str] | None
 
 def error_answer(error: ShipsightError) -> Response:
     """Returns `{"error": {code, what, where, expected, got, hint}}`; 503 and 504 say when to ask again."""
+    note_error(error.code)
     status = status_of(error)
     return json_answer({"error": _shown(error, status)}, status, headers_of(error))
 

@@ -18,6 +18,7 @@ from shipsight.serve.http.clouds import cloud_routes
 from shipsight.serve.http.guard import LoopbackGuard
 from shipsight.serve.http.native import native_routes
 from shipsight.serve.http.open_inference import open_inference_routes
+from shipsight.serve.http.request_log import RequestLog
 from shipsight.serve.http.rollout import rollout_routes
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.options import VertexRoutes
@@ -39,6 +40,7 @@ def build_app(
     metrics: Metrics,
     *,
     vertex: VertexRoutes | None = None,
+    logs_requests: bool = True,
 ) -> ASGIApp:
     """Returns the app.
 
@@ -46,6 +48,7 @@ def build_app(
         service: answers.
         metrics: counts.
         vertex: routes that Vertex AI named, None outside of it.
+        logs_requests: whether each request is told in the log.
     """
 
     async def live(request: Request) -> Response:
@@ -87,7 +90,7 @@ def build_app(
         *cloud_routes(service, vertex),
     ]
     app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_allowed})
-    return LoopbackGuard(_Counted(app, metrics))
+    return RequestLog(LoopbackGuard(_Counted(app, metrics)), is_told=logs_requests)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

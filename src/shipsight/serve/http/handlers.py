@@ -15,6 +15,7 @@ from shipsight.access import Principal
 from shipsight.errors import InternalError, ShipsightError
 from shipsight.serve.http.answers import error_answer
 from shipsight.serve.http.principals import principal_of
+from shipsight.serve.request_notes import note_principal
 from shipsight.serve.service import PredictionService
 
 __all__ = ["Handler", "bind"]
@@ -29,6 +30,7 @@ def bind(service: PredictionService, handler: Handler) -> Callable[[Request], Aw
 
     async def endpoint(request: Request) -> Response:
         principal = principal_of(request.scope)
+        note_principal(principal)
         try:
             return await _while_connected(request, lambda watched: handler(service, principal, watched))
         except ShipsightError as error:

@@ -34,6 +34,7 @@ from shipsight.serve.open_inference import (
     metadata_of,
     model_of,
 )
+from shipsight.serve.request_notes import note_error
 from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
 
 __all__ = ["open_inference_routes"]
@@ -83,6 +84,7 @@ def _told_plainly(handler: Handler) -> Handler:
         try:
             return await handler(service, principal, request)
         except ShipsightError as error:
+            note_error(error.code)
             status = status_of(error)
             text = "the server failed on this request" if status == 500 else str(error)
             return json_answer({"error": text, "code": error.code}, status, headers_of(error))

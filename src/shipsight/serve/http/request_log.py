@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outermost layer of the app: each request has an id, and is told in the log once it is answered. Private to the room."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shipsight.access import PrincipalKind
+from shipsight.serve.logs import fields
+from shipsight.serve.request_notes import RequestNote, begin_note, end_note, request_id
+
+__all__ = ["RequestLog"]
+
+_log = logging.getLogger("shipsight.serve.requests")
+
+
+class RequestLog:
+    """Answers with `X-Request-Id`, and logs requests by route: paths and headers come from clients and are not told.
+
+    Args:
+        app: answers.
+        is_told: whether requests are logged.
+    """
+
+    def __init__(self, app: ASGIApp, *, is_told: bool) -> None:
+        self._app, self._is_told = app, is_told
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin_s = time.perf_counter()
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+        note = RequestNote(request_id(None if given is None else given.decode("latin-1")))
+        header = (b"x-request-id", note.id.encode("ascii"))
+        status: int | None = None
+        size_in = size_out = 0
+
+        async def counted_receive() -> Message:
+            nonlocal size_in
+            message = await receive()
+            size_in += len(message.get("body", b""))
+            return message
+
+        async def counted_send(message: Message) -> None:
+            nonlocal status, size_out
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), header]
+            else:
+                size_out += len(message.get("body", b""))
+            await send(message)
+
+        begin_note(note)
+        try:
+            await self._app(scope, counted_receive, counted_send)
+        finally:
+            end_note()
+            if self._is_told:
+                ms = (time.perf_counter() - begin_s) * 1e3
+                _tell(note, scope, status, ms, size_in, size_out)
+
+
+def _tell(note: RequestNote, scope: Scope, status: int | None, ms: float, size_in: int, size_out: int) -> None:
+    who = note.principal
+    told = fields(
+        request=note.id,
+        method=scope["method"],
+        route=getattr(scope.get("route"), "path", "unknown"),
+        status=status,
+        ms=round(ms, 2),
+        principal=who.kind.value if who.kind is PrincipalKind.LOOPBACK else f"{who.kind.value}:{who.name}",
+        bytes_in=size_in,
+        bytes_out=size_out,
+        model=note.model,
+        version=note.version,
+        variant=note.variant,
+        error=note.error,
+    )
+    _log.info("request", extra=told)
