@@ -22,20 +22,7 @@ from shipsight.cli.output import screen
 from shipsight.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from shipsight.serve import (
-        Limits,
-        LogSettings,
-        OpenSettings,
-        RolloutOptions,
-        ServeOptions,
-        StepSettings,
-        Supervisor,
-        TlsSettings,
-        VertexRoutes,
-        bind_listener,
-        parse_share,
-        parse_steps,
-    )
+    from shipsight.serve import ServiceManager, TlsSettings, VertexRoutes
 
 __all__ = ["serve_command"]
 
@@ -97,6 +84,9 @@ def serve_command(
     ] = None,
     step_workers: Annotated[int, typer.Option(help="Processes that run the steps of a file.")] = 2,
     step_seconds: Annotated[float, typer.Option(help="Seconds that steps may take for an image.")] = 5.0,
+    hang_seconds: Annotated[
+        float, typer.Option(help="Seconds without a sign of life after which the serving process is restarted.")
+    ] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Tell what happens as JSON lines.")] = False,
 ) -> None:
     """Answer requests with bundles, each ready only once its golden set was replayed here."""
@@ -107,6 +97,19 @@ def serve_command(
             raise MissingDependencyError(
                 f"package {package} is not installed", hint="Run: pip install 'shipsight[serve]'"
             )
+    from shipsight.serve import (
+        Limits,
+        LogSettings,
+        OpenSettings,
+        RolloutOptions,
+        ServeOptions,
+        StepSettings,
+        Supervisor,
+        TlsSettings,
+        bind_listener,
+        parse_share,
+        parse_steps,
+    )
     from shipsight.serve.logs import configure_logs, fields
 
     options = ServeOptions(
@@ -124,6 +127,7 @@ def serve_command(
             stuck_s=stuck_seconds,
         ),
         drain_s=drain,
+        hang_s=hang_seconds,
         vertex=_vertex_routes(),
         limits=Limits(
             body_bytes=int(body_mb * 2**20),
@@ -161,7 +165,7 @@ def serve_command(
 
     with _state_folder(state, options.port) as folder:
         options = replace(options, rollout=replace(options.rollout, state_dir=folder))
-        failed = Supervisor(options, listener, on_ready=ready, on_death=death).run()
+        failed = Supervisor(options, listener, on_ready=ready, on_death=death, manager=_service_manager()).run()
     if failed is not None:
         if as_json:
             _tell({"error": failed["error"]})
@@ -189,6 +193,14 @@ def _vertex_routes() -> VertexRoutes | None:
     from shipsight.serve import VertexRoutes
 
     return VertexRoutes(health, predict)
+
+
+def _service_manager() -> ServiceManager:
+    """Returns who started this process as a service, by what it set in the environment."""
+    from shipsight.serve import ServiceManager
+
+    wants_life = bool(os.environ.get("WATCHDOG_USEC")) and os.environ.get("WATCHDOG_PID") in (None, str(os.getpid()))
+    return ServiceManager(os.environ.get("NOTIFY_SOCKET") or None, wants_life=wants_life)
 
 
 def _user_cache() -> Path:

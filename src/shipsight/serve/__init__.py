@@ -11,6 +11,7 @@ from shipsight.serve.options import ServeOptions, VertexRoutes
 from shipsight.serve.rollout import RolloutOptions, parse_share
 from shipsight.serve.step_settings import StepSettings, parse_steps
 from shipsight.serve.supervisor import Supervisor, bind_listener
+from shipsight.serve.systemd import ServiceManager
 from shipsight.serve.tls import TlsSettings
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "OpenSettings",
     "RolloutOptions",
     "ServeOptions",
+    "ServiceManager",
     "StepSettings",
     "Supervisor",
     "TlsSettings",

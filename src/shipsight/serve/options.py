@@ -52,6 +52,7 @@ class ServeOptions:
         workers: threads that decode, infer and postprocess; None for two more than the cores.
         opening: how variants are opened.
         drain_s: seconds that requests in flight are given when the server leaves.
+        hang_s: seconds without a sign of life after which the serving process is killed and started anew.
         vertex: routes that Vertex AI named, None outside of it.
         limits: on requests.
         tls: files of it, None for plain HTTP.
@@ -65,6 +66,7 @@ class ServeOptions:
     workers: int | None = None
     opening: OpenSettings = field(default_factory=OpenSettings)
     drain_s: float = 20.0
+    hang_s: float = 30.0
     vertex: VertexRoutes | None = None
     limits: Limits = field(default_factory=Limits)
     repository: Path | None = None
@@ -85,6 +87,8 @@ class ServeOptions:
             raise UsageError("a bundle is named twice", where="BUNDLE", got=", ".join(map(str, self.bundles)))
         if not 0 <= self.port <= 65535:
             raise UsageError("no such port", where="--port", expected="0 to 65535", got=self.port)
+        if self.hang_s < 3:
+            raise UsageError("too short", where="--hang-seconds", expected="3 or more", got=self.hang_s)
         if self.workers is not None and self.workers < 1:
             raise UsageError("too few", where="--workers", expected="1 or more", got=self.workers)
         if self.host != "localhost":

@@ -2,16 +2,14 @@
 """The serving process: takes a listening socket from its supervisor, loads the bundles, answers until told to leave.
 
 Run as `python -m shipsight.serve.process SOCKET_FD REPORT_FD`, the options on standard input. On the report pipe it says
-`ready` or, as JSON, why it cannot serve. Not for direct use.
+that it is ready or why it cannot serve, and that it is alive (`signs`). Not for direct use.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import signal
 import socket
 import ssl
@@ -32,6 +30,7 @@ from shipsight.serve.runner import core_count
 from shipsight.serve.scheduler import Scheduler
 from shipsight.serve.service import PredictionService
 from shipsight.serve.shadow import Shadow
+from shipsight.serve.signs import SIGN_S, Reporter
 from shipsight.serve.steps import StepTable
 from shipsight.serve.tls import Reloaded, make_context
 
@@ -45,7 +44,7 @@ _KEEP_ALIVE_S = 75
 _CERTIFICATES_S = 1.0
 
 
-def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
+def serve(options: ServeOptions, listener: socket.socket, report: Reporter) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status."""
     record = RolloutRecord(options.rollout.state_dir)
     repository = None if options.repository is None else Repository(options.repository)
@@ -77,7 +76,7 @@ def serve(options: ServeOptions, listener: socket.socket, report: int) -> int:
     server = _make_server(options, service, metrics, contexts)
     stopping.watch(server)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        runner.run(server.serve(sockets=[listener]))
+        runner.run(_answer(server, listener, report))
     loader.join()
     rollouts.close()
     models.close()
@@ -154,7 +153,9 @@ class _Stop:
             self._server.should_exit = True
 
 
-def _load(service: PredictionService, steps: StepTable, options: ServeOptions, stopping: _Stop, report: int) -> None:
+def _load(
+    service: PredictionService, steps: StepTable, options: ServeOptions, stopping: _Stop, report: Reporter
+) -> None:
     """Loads the bundles while health is answered already; tells the supervisor how it went."""
     models = service.models
     try:
@@ -167,23 +168,33 @@ def _load(service: PredictionService, steps: StepTable, options: ServeOptions, s
         steps.check({model.name for model in models.all()})
         models.is_starting = False
     except ShipsightError as error:
-        _tell(report, {"error": error.to_dict(), "exit_code": error.exit_code})
+        report.tell({"error": error.to_dict(), "exit_code": error.exit_code})
         stopping.stop()
     except Exception as error:  # noqa: BLE001 - the edge of the process
         _log.exception("loading failed")
-        _tell(report, {"error": {"code": "internal", "what": f"{type(error).__name__}: {error}"}, "exit_code": 70})
+        report.tell({"error": {"code": "internal", "what": f"{type(error).__name__}: {error}"}, "exit_code": 70})
         stopping.stop()
     else:
         described = [
             {"name": one.name, "version": one.version, "variants": {n: r.streams for n, r in one.runners.items()}}
             for one in models.all()
         ]
-        _tell(report, {"ready": described})
+        report.tell({"ready": described})
 
 
-def _tell(report: int, value: object) -> None:
-    with os.fdopen(report, "w", encoding="utf-8") as pipe:
-        pipe.write(json.dumps(value) + "\n")
+async def _answer(server: uvicorn.Server, listener: socket.socket, report: Reporter) -> None:
+    """Serves, and gives signs of life from the event loop itself, also while it drains."""
+
+    async def live() -> None:
+        while True:
+            report.alive()
+            await asyncio.sleep(SIGN_S)
+
+    living = asyncio.create_task(live())
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        living.cancel()
 
 
 def main(arguments: list[str]) -> int:
@@ -192,11 +203,11 @@ def main(arguments: list[str]) -> int:
     listener = socket.socket(fileno=int(arguments[0]))
     options = ServeOptions.from_json(sys.stdin.read())
     configure_logs(options.logs, sys.stderr)
-    report = int(arguments[1])
+    report = Reporter(int(arguments[1]))
     try:
         return serve(options, listener, report)
     except ShipsightError as error:
-        _tell(report, {"error": error.to_dict(), "exit_code": error.exit_code})
+        report.tell({"error": error.to_dict(), "exit_code": error.exit_code})
         return 1
 
 

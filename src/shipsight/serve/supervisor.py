@@ -3,12 +3,13 @@
 
 The socket stays open while the serving process is started anew: clients that connect meanwhile wait, none is refused. A
 serving process that dies after it was ready is started again, at first at once, then with growing pauses; one that
-cannot begin to serve ends the supervisor with its reason. Nothing heavy is imported here. Stable.
+cannot begin to serve ends the supervisor with its reason. One that gives no sign of life is killed, and started again like
+one that died; the service manager hears of life only while there is some. Nothing heavy is imported here. Stable.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import signal
 import socket
@@ -20,11 +21,16 @@ from types import FrameType
 from typing import Any
 
 from shipsight.errors import EnvironmentLackError, UsageError
+from shipsight.serve.logs import fields
 from shipsight.serve.options import ServeOptions
+from shipsight.serve.signs import SIGN_S, Reports
+from shipsight.serve.systemd import ServiceManager
 
 __all__ = ["Supervisor", "bind_listener"]
 
 _LONGEST_PAUSE_S = 30.0
+_log = logging.getLogger("shipsight.serve")
+_LAST_S = 15.0  # beyond the drain, to give memory back and end
 _CALM_S = 60.0  # served this long, a death is no sequel of the one before
 
 
@@ -60,6 +66,7 @@ class Supervisor:
         listener: bound socket.
         on_ready: told, each time a serving process is ready, what it serves.
         on_death: told the exit status of a serving process that died, and the pause before the next.
+        manager: of services, told how the server is.
     """
 
     def __init__(
@@ -69,14 +76,18 @@ class Supervisor:
         *,
         on_ready: Callable[[list[dict[str, Any]]], None],
         on_death: Callable[[int, float], None],
+        manager: ServiceManager | None = None,
     ) -> None:
         self._options = options
         self._listener = listener
         self._on_ready = on_ready
         self._on_death = on_death
+        self._manager = manager or ServiceManager(None)
         self._child: subprocess.Popen[str] | None = None
-        self._leaving = False
+        self._reports: Reports | None = None
+        self._leave_by_s: float | None = None
         self._is_ready = False
+        self._was_alive = False
 
     def run(self) -> dict[str, Any] | None:
         """Serves until SIGTERM or SIGINT; with TLS, SIGHUP has the certificates taken anew.
@@ -94,7 +105,7 @@ class Supervisor:
             reported = self._start()
             if reported is None or "error" in reported:
                 status = self._wait()
-                if self._leaving:
+                if self._leave_by_s is not None:
                     return None
                 if reported is not None:
                     return reported
@@ -108,12 +119,14 @@ class Supervisor:
             self._options = self._options.after_start()
             self._is_ready = True
             self._on_ready(reported["ready"])
+            self._manager.ready("serving " + ", ".join(f"{one['name']} {one['version']}" for one in reported["ready"]))
             status = self._wait()
             self._is_ready = False
-            if self._leaving:
+            if self._leave_by_s is not None:
                 return None
             pause_s = 0.0 if time.monotonic() - begin > _CALM_S else min(max(pause_s * 2, 0.1), _LONGEST_PAUSE_S)
             self._on_death(status, pause_s)
+            self._manager.status(f"the serving process ended with {status}; the next is started")
             time.sleep(pause_s)
 
     def _start(self) -> dict[str, Any] | None:
@@ -142,17 +155,45 @@ class Supervisor:
             self._child.stdin.close()
         except BrokenPipeError:
             pass  # it died: told below by the missing report
-        with os.fdopen(reading, encoding="utf-8") as pipe:
-            line = pipe.readline()
-        return json.loads(line) if line else None
+        self._reports = Reports(reading)
+        self._was_alive = False
+        return self._next()
 
-    def _wait(self) -> int:
+    def _next(self) -> dict[str, Any] | None:
+        """Returns what the serving process tells next but signs of life; None once it is gone, killed here if need be."""
         assert self._child is not None
+        assert self._reports is not None
+        # Counted in waits, not by the clock: a machine that slept, or a frozen container, proves nothing.
+        waits = 0
         while True:
             try:
-                return self._child.wait()
-            except InterruptedError:
-                continue
+                told = self._reports.next(SIGN_S)
+            except TimeoutError:
+                waits += self._was_alive  # until the first sign it imports and opens files
+            else:
+                if told is None or "alive" not in told:
+                    return told
+                waits, self._was_alive = 0, True
+                if self._is_ready:
+                    self._manager.alive()
+            if waits * SIGN_S >= self._options.hang_s:
+                _log.error(
+                    "the serving process gives no sign of life and is killed", extra=fields(silent_s=waits * SIGN_S)
+                )
+                self._child.kill()
+                waits = 0
+            elif self._leave_by_s is not None and time.monotonic() > self._leave_by_s:
+                _log.error("the serving process does not leave and is killed")
+                self._child.kill()
+
+    def _wait(self) -> int:
+        """Returns the serving process's exit status once it is gone."""
+        assert self._child is not None
+        assert self._reports is not None
+        while self._next() is not None:
+            continue
+        self._reports.close()
+        return self._child.wait()
 
     def _refresh(self, number: int, frame: FrameType | None) -> None:
         # One that is still starting reads the files anyway.
@@ -160,6 +201,7 @@ class Supervisor:
             self._child.send_signal(signal.SIGHUP)
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
-        self._leaving = True
+        self._leave_by_s = time.monotonic() + self._options.drain_s + _LAST_S
+        self._manager.stopping()
         if self._child is not None and self._child.poll() is None:
             self._child.send_signal(signal.SIGTERM)
