@@ -23,6 +23,7 @@ from shipsight.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from shipsight.serve import ServiceManager, TlsSettings, VertexRoutes
+    from shipsight.serve.traces import TraceSettings
 
 __all__ = ["serve_command"]
 
@@ -63,6 +64,9 @@ def serve_command(
         str | None, typer.Option(help="json or text; default: text on a terminal, else json.")
     ] = None,
     no_access_log: Annotated[bool, typer.Option("--no-access-log", help="Log no single requests.")] = False,
+    otlp_endpoint: Annotated[
+        str | None, typer.Option(help="Collector that traces are sent to, http://host:4318; default: none are sent.")
+    ] = None,
     drain: Annotated[float, typer.Option(help="Seconds for requests in flight when the server leaves.")] = 20.0,
     repository: Annotated[Path | None, typer.Option(help="Folder of bundles that may be loaded by name.")] = None,
     memory_mb: Annotated[float | None, typer.Option(help="Memory for all models in 10^6 bytes; default: any.")] = None,
@@ -144,6 +148,7 @@ def serve_command(
             shadows=tuple(parse_share(one, option="--shadow") for one in shadow or ()),
         ),
         logs=LogSettings.of(log_format or ("text" if sys.stderr.isatty() else "json"), requests=not no_access_log),
+        traces=_traces(otlp_endpoint),
         tls=TlsSettings.of(tls_cert, tls_key, tls_client_ca, tls_client),
         steps=StepSettings(tuple(map(parse_steps, steps or ())), workers=step_workers, timeout_s=step_seconds),
     )
@@ -193,6 +198,15 @@ def _vertex_routes() -> VertexRoutes | None:
     from shipsight.serve import VertexRoutes
 
     return VertexRoutes(health, predict)
+
+
+def _traces(endpoint: str | None) -> TraceSettings | None:
+    if endpoint is None:
+        return None
+    from shipsight.serve.traces import TraceSettings, check_traces
+
+    check_traces()
+    return TraceSettings(endpoint)
 
 
 def _service_manager() -> ServiceManager:

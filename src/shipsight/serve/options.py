@@ -15,6 +15,7 @@ from shipsight.serve.opening import OpenSettings
 from shipsight.serve.rollout import RolloutOptions
 from shipsight.serve.step_settings import StepSettings
 from shipsight.serve.tls import TlsSettings
+from shipsight.serve.traces import TraceSettings
 
 __all__ = ["ServeOptions", "VertexRoutes"]
 
@@ -58,6 +59,7 @@ class ServeOptions:
         tls: files of it, None for plain HTTP.
         steps: the operator's own, before and after models.
         logs: what is logged, and how.
+        traces: where they are sent, None for nowhere.
     """
 
     bundles: tuple[Path, ...]
@@ -75,6 +77,7 @@ class ServeOptions:
     tls: TlsSettings | None = None
     steps: StepSettings = field(default_factory=StepSettings)
     logs: LogSettings = field(default_factory=LogSettings)
+    traces: TraceSettings | None = None
 
     def __post_init__(self) -> None:
         if not self.bundles and self.repository is None:
@@ -136,6 +139,7 @@ class ServeOptions:
                 "repository": None if told["repository"] is None else Path(told["repository"]),
                 "rollout": RolloutOptions.from_dict(told["rollout"]),
                 "logs": LogSettings(LogFormat(told["logs"]["format"]), told["logs"]["requests"]),
+                "traces": None if told["traces"] is None else TraceSettings(**told["traces"]),
                 "tls": None if told["tls"] is None else TlsSettings.from_dict(told["tls"]),
                 "steps": StepSettings(
                     **{**told["steps"], "files": tuple((name, Path(file)) for name, file in told["steps"]["files"])}

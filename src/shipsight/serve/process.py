@@ -33,6 +33,7 @@ from shipsight.serve.shadow import Shadow
 from shipsight.serve.signs import SIGN_S, Reporter
 from shipsight.serve.steps import StepTable
 from shipsight.serve.tls import Reloaded, make_context
+from shipsight.serve.traces import Traces
 
 if TYPE_CHECKING:
     import uvicorn
@@ -73,7 +74,8 @@ def serve(options: ServeOptions, listener: socket.socket, report: Reporter) -> i
     models.is_starting = True
     loader = threading.Thread(target=_load, args=(service, steps, options, stopping, report), name="shipsight-loader")
     loader.start()
-    server = _make_server(options, service, metrics, contexts)
+    traces = None if options.traces is None else Traces(options.traces)
+    server = _make_server(options, service, metrics, contexts, traces)
     stopping.watch(server)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(_answer(server, listener, report))
@@ -82,6 +84,8 @@ def serve(options: ServeOptions, listener: socket.socket, report: Reporter) -> i
     models.close()
     steps.close()
     scheduler.close()
+    if traces is not None:
+        traces.close()
     return 0 if was_told.is_set() else 1
 
 
@@ -96,7 +100,11 @@ def _watch_certificates(options: ServeOptions) -> Reloaded[ssl.SSLContext] | Non
 
 
 def _make_server(
-    options: ServeOptions, service: PredictionService, metrics: Metrics, contexts: Reloaded[ssl.SSLContext] | None
+    options: ServeOptions,
+    service: PredictionService,
+    metrics: Metrics,
+    contexts: Reloaded[ssl.SSLContext] | None,
+    traces: Traces | None,
 ) -> uvicorn.Server:
     # Half a second of imports, while the engines compile.
     import uvicorn
@@ -105,7 +113,7 @@ def _make_server(
     from shipsight.serve.http.slow_clients import limit_heads
 
     config = uvicorn.Config(
-        build_app(service, metrics, vertex=options.vertex, logs_requests=options.logs.requests),
+        build_app(service, metrics, vertex=options.vertex, logs_requests=options.logs.requests, traces=traces),
         http=limit_heads(options.limits.header_s),
         loop="uvloop",
         lifespan="off",

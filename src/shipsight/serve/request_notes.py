@@ -82,6 +82,13 @@ def note_principal(principal: Principal) -> None:
         note.principal = principal
 
 
+def note_stages(stages: list[tuple[int, str, float, float]]) -> None:
+    """Notes when each stage of each image was."""
+    note = _current.get()
+    if note is not None:
+        note.stages = stages
+
+
 def note_error(code: str) -> None:
     """Notes what went wrong."""
     note = _current.get()

@@ -24,7 +24,7 @@ from shipsight.errors import InputError, LimitError, NotFoundError, NotReadyErro
 from shipsight.model import Card, ImagePredictions, Predictions
 from shipsight.serve.limits import Limits
 from shipsight.serve.models import Models, ModelState, ServedModel
-from shipsight.serve.request_notes import note_model
+from shipsight.serve.request_notes import note_model, note_stages
 from shipsight.serve.rollout_control import RolloutControl
 from shipsight.serve.rollout_record import RolloutRecord
 from shipsight.serve.runner import Runner
@@ -169,6 +169,7 @@ class PredictionService:
         model, runner, done = await self._run(question.target, queue, deadline_s)
         self._mirror(model, question, done)
         stages = {stage: sum(one.stages_ms[stage] for one in done) for stage in done[0].stages_ms}
+        note_stages([(image, *span) for image, one in enumerate(done) for span in one.spans])
         predictions = Predictions(
             model=model.name,
             version=model.version,
@@ -385,7 +386,7 @@ class PredictionService:
         watch.end("postprocess")
         if not is_shadow:
             self._observer.image_done(model.name, model.version, runner.variant.name, watch.stages_ms)
-        return _Done(predictions, watch.stages_ms, rendered)
+        return _Done(predictions, watch.stages_ms, rendered, tuple(watch.spans))
 
     def _check(self, question: Question) -> None:
         if not question.images:
@@ -409,6 +410,7 @@ class _Done:
     predictions: ImagePredictions
     stages_ms: Mapping[str, float]
     rendered: bytes | None
+    spans: tuple[tuple[str, float, float], ...]
 
     @property
     def took_ms(self) -> float:
@@ -417,16 +419,18 @@ class _Done:
 
 
 class _Stopwatch:
-    """Adds up milliseconds by stage, one after the other."""
+    """Tells when each stage began and ended, one after the other, and adds up milliseconds by stage."""
 
     def __init__(self, clock: Callable[[], float], begin_s: float) -> None:
         self.stages_ms: dict[str, float] = {}
+        self.spans: list[tuple[str, float, float]] = []
         self._clock = clock
         self._last_s = begin_s
 
     def end(self, stage: str) -> None:
         now = self._clock()
         self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + (now - self._last_s) * 1e3
+        self.spans.append((stage, self._last_s, now))
         self._last_s = now
 
 

@@ -23,6 +23,7 @@ from shipsight.serve.http.rollout import rollout_routes
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.options import VertexRoutes
 from shipsight.serve.service import PredictionService
+from shipsight.serve.traces import Traces
 
 __all__ = ["build_app"]
 
@@ -41,6 +42,7 @@ def build_app(
     *,
     vertex: VertexRoutes | None = None,
     logs_requests: bool = True,
+    traces: Traces | None = None,
 ) -> ASGIApp:
     """Returns the app.
 
@@ -49,6 +51,7 @@ def build_app(
         metrics: counts.
         vertex: routes that Vertex AI named, None outside of it.
         logs_requests: whether each request is told in the log.
+        traces: where spans go, None for nowhere.
     """
 
     async def live(request: Request) -> Response:
@@ -90,7 +93,7 @@ def build_app(
         *cloud_routes(service, vertex),
     ]
     app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_allowed})
-    return RequestLog(LoopbackGuard(_Counted(app, metrics)), is_told=logs_requests)
+    return RequestLog(LoopbackGuard(_Counted(app, metrics)), is_told=logs_requests, traces=traces)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

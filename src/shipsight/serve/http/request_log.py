@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The outermost layer of the app: each request has an id, and is told in the log once it is answered. Private to the room."""
+"""The outermost layer of the app: each request has an id, and is told to the log and to traces once it is answered. Private."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shipsight.access import PrincipalKind
 from shipsight.serve.logs import fields
 from shipsight.serve.request_notes import RequestNote, begin_note, end_note, request_id
+from shipsight.serve.traces import Traces
 
 __all__ = ["RequestLog"]
 
+_CARRIED = (b"traceparent", b"tracestate")
 _log = logging.getLogger("shipsight.serve.requests")
 
 
 class RequestLog:
-    """Answers with `X-Request-Id`, and logs requests by route: paths and headers come from clients and are not told.
+    """Answers with `X-Request-Id`, and tells of requests by route: paths and headers come from clients and are not told.
 
     Args:
         app: answers.
         is_told: whether requests are logged.
+        traces: where spans go, None for nowhere.
     """
 
-    def __init__(self, app: ASGIApp, *, is_told: bool) -> None:
-        self._app, self._is_told = app, is_told
+    def __init__(self, app: ASGIApp, *, is_told: bool, traces: Traces | None = None) -> None:
+        self._app, self._is_told, self._traces = app, is_told, traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begin_s = time.perf_counter()
+        begin_s = time.monotonic()
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
         note = RequestNote(request_id(None if given is None else given.decode("latin-1")))
         header = (b"x-request-id", note.id.encode("ascii"))
@@ -60,9 +63,28 @@ class RequestLog:
             await self._app(scope, counted_receive, counted_send)
         finally:
             end_note()
+            end_s = time.monotonic()
             if self._is_told:
-                ms = (time.perf_counter() - begin_s) * 1e3
-                _tell(note, scope, status, ms, size_in, size_out)
+                _tell(note, scope, status, (end_s - begin_s) * 1e3, size_in, size_out)
+            if self._traces is not None:
+                self._traces.request_done(
+                    note,
+                    method=scope["method"],
+                    route=_route(scope),
+                    status=status,
+                    carrier={
+                        name.decode("ascii"): value.decode("latin-1")
+                        for name, value in scope["headers"]
+                        if name in _CARRIED
+                    },
+                    begin_s=begin_s,
+                    end_s=end_s,
+                    epoch_ns=time.time_ns() - time.monotonic_ns(),
+                )
+
+
+def _route(scope: Scope) -> str:
+    return str(getattr(scope.get("route"), "path", "unknown"))
 
 
 def _tell(note: RequestNote, scope: Scope, status: int | None, ms: float, size_in: int, size_out: int) -> None:
@@ -70,7 +92,7 @@ def _tell(note: RequestNote, scope: Scope, status: int | None, ms: float, size_i
     told = fields(
         request=note.id,
         method=scope["method"],
-        route=getattr(scope.get("route"), "path", "unknown"),
+        route=_route(scope),
         status=status,
         ms=round(ms, 2),
         principal=who.kind.value if who.kind is PrincipalKind.LOOPBACK else f"{who.kind.value}:{who.name}",
