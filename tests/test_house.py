@@ -27,8 +27,13 @@ MOST_BODY_LINES = 50
 IMPORT_LIMIT_S = 0.3
 IMPORT_TRIES = 3
 
-UNPICKLERS = frozenset({"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"})
+# multiprocessing's queues, pipes and managers pickle, and so do pools of processes; its shared memory does not.
+UNPICKLERS = frozenset(
+    {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "multiprocessing"}
+)
+UNPICKLING_METHODS = frozenset({"recv_pyobj", "send_pyobj", "ProcessPoolExecutor"})
 UNSAFE_CALLS = frozenset({"eval", "exec", "compile", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.load"})
+SHARED_MEMORY = "multiprocessing.shared_memory"
 HEAVY = (
     "cv2",
     "faster_coco_eval",
@@ -110,14 +115,22 @@ def unsafe_uses(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 aliases[one.asname or one.name.partition(".")[0]] = (
                     one.name if one.asname else one.name.partition(".")[0]
                 )
-                if one.name.partition(".")[0] in UNPICKLERS:
+                if one.name.partition(".")[0] in UNPICKLERS and one.name != SHARED_MEMORY:
                     yield node.lineno, one.name.partition(".")[0]
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             for one in node.names:
                 aliases[one.asname or one.name] = f"{node.module}.{one.name}"
-            if node.module.partition(".")[0] in UNPICKLERS:
+            brought = (
+                {node.module} if node.module == SHARED_MEMORY else {f"{node.module}.{one.name}" for one in node.names}
+            )
+            if node.module.partition(".")[0] in UNPICKLERS and brought != {SHARED_MEMORY}:
                 yield node.lineno, node.module.partition(".")[0]
+            for one in node.names:
+                if one.name in UNPICKLING_METHODS:
+                    yield node.lineno, one.name
     for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in UNPICKLING_METHODS:
+            yield node.lineno, node.attr
         if not isinstance(node, ast.Call):
             continue
         head, dot, rest = dotted(node.func).partition(".")
@@ -248,13 +261,29 @@ def test_allowed_calls_are_the_restricted_kind() -> None:
         ("import torch\ntorch.load('x')", "torch.load"),
         ("from torch import load as get\nget('x')", "torch.load"),
         ("import numpy as np\nnp.load('x', allow_pickle=True)", "allow_pickle"),
+        ("socket.recv_pyobj()", "recv_pyobj"),
+        ("import multiprocessing as mp\nmp.Queue()", "multiprocessing"),
+        ("from multiprocessing import Pipe", "multiprocessing"),
+        ("from multiprocessing.connection import Client", "multiprocessing"),
+        ("from concurrent.futures import ProcessPoolExecutor", "ProcessPoolExecutor"),
+        ("import concurrent.futures\nconcurrent.futures.ProcessPoolExecutor()", "ProcessPoolExecutor"),
     ],
 )
 def test_search_for_unsafe_calls_finds_them(code: str, name: str) -> None:
     assert [found for _, found in unsafe_uses(ast.parse(code))] == [name]
 
 
-@pytest.mark.parametrize("code", ["import json\njson.load(f)", "model.eval()", "import yaml\nyaml.safe_load('1')"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import json\njson.load(f)",
+        "model.eval()",
+        "import yaml\nyaml.safe_load('1')",
+        "from multiprocessing import shared_memory",
+        "from multiprocessing.shared_memory import SharedMemory",
+        "import multiprocessing.shared_memory",
+    ],
+)
 def test_search_for_unsafe_calls_leaves_the_harmless_alone(code: str) -> None:
     assert list(unsafe_uses(ast.parse(code))) == []
 

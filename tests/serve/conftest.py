@@ -133,6 +133,25 @@ def server(start: Callable[..., Served], digits_bundle: Path) -> Served:
 
 
 @pytest.fixture(scope="session")
+def attacked_server(
+    start: Callable[..., Served], digits_bundle: Path, jpeg: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """One server for all attacks, which must leave it as it was."""
+    from tests.serve.attacked import OPTIONS, Attacked
+
+    log = tmp_path_factory.mktemp("attacked") / "log"
+    with log.open("w") as stderr:
+        return Attacked(start(digits_bundle, *OPTIONS, stderr=stderr), log, jpeg)
+
+
+@pytest.fixture
+def attacked(attacked_server: Any) -> Iterator[Any]:
+    """The server under attack; checked after each."""
+    yield attacked_server
+    attacked_server.check()
+
+
+@pytest.fixture(scope="session")
 def jpeg() -> bytes:
     """A photograph-like scene, 320 x 240."""
     return cv2.imencode(".jpg", cv2.resize(make_scene(1), (320, 240))[..., ::-1])[1].tobytes()

@@ -49,6 +49,8 @@ def serve_command(
     body_mb: Annotated[float, typer.Option(help="Largest body in 2^20 bytes.")] = 32,
     max_pixels: Annotated[int, typer.Option(help="Most pixels of an image.")] = 50_000_000,
     max_images: Annotated[int, typer.Option(help="Most images of a request.")] = 16,
+    max_connections: Annotated[int, typer.Option(help="Most open connections.")] = 512,
+    max_requests: Annotated[int, typer.Option(help="Most requests at once.")] = 256,
     head_seconds: Annotated[float, typer.Option(help="Seconds for a request's head to come.")] = 10.0,
     body_seconds: Annotated[float, typer.Option(help="Seconds for a request's body to come.")] = 30.0,
     deadline: Annotated[float, typer.Option(help="Seconds for an answer where a request names none.")] = 10.0,
@@ -110,6 +112,7 @@ def serve_command(
         StepSettings,
         Supervisor,
         TlsSettings,
+        allow_descriptors,
         bind_listener,
         parse_share,
         parse_steps,
@@ -137,6 +140,8 @@ def serve_command(
             body_bytes=int(body_mb * 2**20),
             image_pixels=max_pixels,
             images=max_images,
+            connections=max_connections,
+            requests=max_requests,
             header_s=head_seconds,
             body_s=body_seconds,
             deadline_s=deadline,
@@ -154,6 +159,7 @@ def serve_command(
     )
     configure_logs(options.logs, sys.stderr)
     name = None if options.tls is None else _check_tls(options.tls, options.host)
+    allow_descriptors(options.limits.connections)
     listener = bind_listener(options.host, options.port)
     address = _address(listener.getsockname(), name)
 

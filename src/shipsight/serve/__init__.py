@@ -4,6 +4,7 @@
 What stands here is light: the supervisor's process imports no engine.
 """
 
+from shipsight.serve.descriptors import allow_descriptors
 from shipsight.serve.limits import Limits
 from shipsight.serve.logs import LogSettings
 from shipsight.serve.opening import OpenSettings
@@ -25,6 +26,7 @@ __all__ = [
     "Supervisor",
     "TlsSettings",
     "VertexRoutes",
+    "allow_descriptors",
     "bind_listener",
     "parse_share",
     "parse_steps",

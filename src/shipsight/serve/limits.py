@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shipsight.errors import UsageError
+from shipsight.errors import LimitError, UsageError
 
 __all__ = ["Limits"]
 
@@ -19,9 +19,12 @@ class Limits:
         image_pixels: most pixels of an image, told from its header.
         images: most images of a request.
         detections: most predictions of an image that a request may ask for.
+        head_bytes: most bytes of a request's head.
+        headers: most headers of a request.
         header_s: seconds within which a request's head must have come.
-        body_s: seconds within which its body must have come.
+        body_s: seconds within which its body must have come, and within which a client must take some of its answer.
         connections: most open connections.
+        requests: most requests that are predicted on or wait for it.
         deadline_s: seconds within which an answer must come where a request does not say.
         longest_deadline_s: most seconds that a request may give.
     """
@@ -30,9 +33,12 @@ class Limits:
     image_pixels: int = 50_000_000
     images: int = 16
     detections: int = 1000
+    head_bytes: int = 64 * 2**10
+    headers: int = 128
     header_s: float = 10.0
     body_s: float = 30.0
     connections: int = 512
+    requests: int = 256
     deadline_s: float = 10.0
     longest_deadline_s: float = 120.0
 
@@ -40,3 +46,19 @@ class Limits:
         for name in self.__dataclass_fields__:
             if not getattr(self, name) > 0:
                 raise UsageError("limit out of range", where=name, expected="above 0", got=getattr(self, name))
+
+    @property
+    def bodies_bytes(self) -> int:
+        """Most bytes of all bodies that are held at once: those of sixteen of the largest."""
+        return 16 * self.body_bytes
+
+    def check_images(self, count: int) -> None:
+        """Checks how many images, or tensors of a batch, a request brings; asked before any is unpacked.
+
+        Raises:
+            LimitError: too many.
+        """
+        if count > self.images:
+            raise LimitError(
+                "more than this server allows", where="images", expected=f"at most {self.images}", got=count
+            )

@@ -11,7 +11,6 @@ that names none goes to (`rollout`), who leaves when memory is short (`memory`),
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import math
 import threading
@@ -29,7 +28,7 @@ from shipsight.model import Card
 from shipsight.model.bundle import Bundle, open_bundle
 from shipsight.serve.hosting import Runners, keep_in_worker, open_variants
 from shipsight.serve.isolation import Keeper
-from shipsight.serve.memory import Holder, choose_leaving, expected_bytes, resident_bytes
+from shipsight.serve.memory import Holder, choose_leaving, expected_bytes, give_back_memory, resident_bytes
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.repository import Repository
 from shipsight.serve.rollout import Rollouts
@@ -215,10 +214,10 @@ class Models:
         if not self._settings.isolate:
             for name in names:
                 get_engine(bundle.variant(name).engine)  # what a runtime itself holds is no model's, and stays
-        _give_back_memory()
+        give_back_memory()
         begin_s, begin_bytes = time.monotonic(), resident_bytes()
         self._open_variants(model, bundle, names)
-        _give_back_memory()
+        give_back_memory()
         # Engines hold their weights even where these took the place of memory that was resident already.
         model.memory_bytes = max(resident_bytes() - begin_bytes, files_bytes)
         model.load_s = time.monotonic() - begin_s
@@ -466,7 +465,7 @@ class Models:
                 versions = self._versions.get(name, {})
                 leaving = [one for one in versions.values() if version in (None, one.version)]
                 if not leaving:
-                    raise NotFoundError("no such model", where=name, got=version)
+                    raise NotFoundError("no such model", where=name[:100], got=version)
                 for one in leaving:
                     del versions[one.version]
                 if not versions:
@@ -495,7 +494,7 @@ class Models:
                 runner.close()
         model.runners.clear()
         gc.collect()
-        _give_back_memory()
+        give_back_memory()
 
 
 def _first(versions: dict[str, ServedModel]) -> ServedModel:
@@ -512,13 +511,6 @@ def _not_ready(model: ServedModel) -> NotReadyError:
         error = NotReadyError("the model gave its memory to others and is loaded again", where=model.name)
         error.retry_after_s = max(1, math.ceil(model.load_s))
         return error
-    return NotReadyError("the model is not ready", where=model.name, got=model.error or model.state.value)
-
-
-def _give_back_memory() -> None:
-    """Asks the C library for the pages that engines freed; elsewhere than on glibc there is nothing to ask."""
-    try:
-        trim = ctypes.CDLL("libc.so.6").malloc_trim
-    except (OSError, AttributeError):
-        return
-    trim(0)
+    # Why it failed names files of this machine: that is for the log and the operator.
+    got = model.state.value if model.error is None else f"{model.state.value}: {model.error.code}"
+    return NotReadyError("the model is not ready", where=model.name, got=got)

@@ -15,6 +15,7 @@ import socket
 import ssl
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shipsight.errors import ShipsightError
@@ -110,18 +111,21 @@ def _make_server(
     import uvicorn
 
     from shipsight.serve.http import build_app
+    from shipsight.serve.http.connections import limit_connections
     from shipsight.serve.http.slow_clients import limit_heads
+
+    limits = options.limits
+    protocol = limit_connections(limit_heads(limits.header_s), limits, partial(metrics.request_done, "unread"))
 
     config = uvicorn.Config(
         build_app(service, metrics, vertex=options.vertex, logs_requests=options.logs.requests, traces=traces),
-        http=limit_heads(options.limits.header_s),
+        http=protocol,
         loop="uvloop",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         date_header=False,
-        limit_concurrency=options.limits.connections,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(int(options.drain_s), 1),
     )

@@ -20,7 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shipsight.access import Principal
-from shipsight.errors import InputError, LimitError, NotFoundError, NotReadyError, ServiceError, UsageError
+from shipsight.errors import (
+    InputError,
+    LimitError,
+    NotFoundError,
+    NotReadyError,
+    OverloadedError,
+    ServiceError,
+    UsageError,
+)
 from shipsight.model import Card, ImagePredictions, Predictions
 from shipsight.serve.limits import Limits
 from shipsight.serve.models import Models, ModelState, ServedModel
@@ -143,6 +151,7 @@ class PredictionService:
         self._steps = steps or StepTable()
         self._clock = clock
         self._is_leaving = False
+        self._under_way = 0
 
     async def predict(self, principal: Principal, question: Question) -> Answer:
         """Predicts on the images of a question.
@@ -292,6 +301,10 @@ class PredictionService:
         self, target: Target, queue: Callable[[ServedModel, Runner], list[Future[T]]], until_s: float
     ) -> tuple[ServedModel, Runner, list[T]]:
         """Queues jobs and waits for them; where a model was replaced in between, the one in its place is asked."""
+        if self._under_way >= self.limits.requests:
+            raise OverloadedError(
+                "too many requests at once", where="requests", expected=f"at most {self.limits.requests}"
+            )
         begin_s = self._clock()
         while True:
             model = await self._model_until(target, until_s)
@@ -310,6 +323,7 @@ class PredictionService:
             break
         note_model(model.name, model.version, runner.variant.name)
         waiting = [asyncio.wrap_future(job) for job in jobs]
+        self._under_way += 1
         try:
             found = list(await asyncio.gather(*waiting))
         except Exception as error:
@@ -318,6 +332,7 @@ class PredictionService:
                 self._count(target, model, begin_s, has_failed=True)
             raise
         finally:
+            self._under_way -= 1
             # One that failed, or a caller that left: what has not begun need not.
             for job in jobs:
                 job.cancel()
@@ -437,4 +452,6 @@ class _Stopwatch:
 def _check_classes(settings: PredictSettings, card: Card) -> None:
     unknown = [one for one in settings.classes or () if not 0 <= one < len(card.class_names)]
     if unknown:
-        raise UsageError("no such class", where="classes", expected=f"0 to {len(card.class_names) - 1}", got=unknown)
+        raise UsageError(
+            "no such class", where="classes", expected=f"0 to {len(card.class_names) - 1}", got=unknown[:10]
+        )

@@ -2,8 +2,8 @@
 """What an image file says of itself, read before anything is decoded: format, size, orientation.
 
 Leaves to others: decoding the pixels and the limit on them (`decode`). Rules: the format is told by magic bytes alone,
-never by a name; every read is bounds-checked; a file that ends early is `ImageUnreadableError`, a format or flavour
-outside the allow-list `ImageFormatError`. Private.
+never by a name; every read is bounds-checked, and the steps are counted; a file that ends early is
+`ImageUnreadableError`, a format or flavour outside the allow-list `ImageFormatError`. Private.
 
 Sources: JPEG ITU-T T.81 annex B; PNG third edition sections 5 and 11; WebP RFC 9649 section 2 and RFC 6386 section 9.1;
 BMP MS-WMF 2.2.2.9 and the BITMAPINFOHEADER reference; EXIF 2.32 section 4.6.
@@ -11,6 +11,7 @@ BMP MS-WMF 2.2.2.9 and the BITMAPINFOHEADER reference; EXIF 2.32 section 4.6.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -18,7 +19,15 @@ from enum import StrEnum
 
 from shipsight.errors import ImageFormatError, ImageUnreadableError
 
-__all__ = ["ImageFormat", "ImageHeader", "read_header"]
+__all__ = ["ImageFormat", "ImageHeader", "read_header", "strip_png"]
+
+_MOST_STEPS = 100_000
+"""Most segments or chunks of a file; cameras write tens, encoders that cut a large PNG into small chunks thousands."""
+_MOST_SCANS = 50
+"""Most scans of a JPEG: each costs a pass over all pixels, and a few bytes. Encoders write 10, optimizers some more."""
+_MOST_EXIF_ENTRIES = 512
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # one that a length follows, or the end of the image
+_NOT_FILL = re.compile(rb"[^\xff]")
 
 
 class ImageFormat(StrEnum):
@@ -88,6 +97,10 @@ def _refuse_unknown(data: bytes, where: str) -> ImageFormatError | ImageUnreadab
     return ImageFormatError("not an accepted image format", where=where, expected=expected, got=data[:8].hex(" "))
 
 
+def _too_scattered(where: str) -> ImageFormatError:
+    return ImageFormatError("the file is in too many pieces", where=where, expected=f"at most {_MOST_STEPS}")
+
+
 def _cut_off(where: str, detail: str) -> ImageUnreadableError:
     return ImageUnreadableError("the file is truncated or damaged", where=where, got=detail)
 
@@ -101,12 +114,12 @@ _OTHER_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # 
 
 def _read_jpeg(data: bytes, where: str) -> ImageHeader:
     orientation, position = 1, 2
-    while True:
+    for _ in range(_MOST_STEPS):
         position = data.find(b"\xff", position)
-        if position < 0:
+        found = _NOT_FILL.search(data, position) if position >= 0 else None  # fill bytes may precede a marker
+        if found is None:
             raise _cut_off(where, "no frame header")
-        while data[position] == 0xFF:  # fill bytes may precede a marker
-            position += 1
+        position = found.start()
         marker = data[position]
         position += 1
         if marker in _STANDALONE or marker == 0:
@@ -127,10 +140,31 @@ def _read_jpeg(data: bytes, where: str) -> ImageHeader:
                 got = f"{bits} bit, {channels} channels"
                 expected = "8 bit with 1, 3 or 4 channels"
                 raise ImageFormatError("this kind of JPEG is not accepted", where=where, expected=expected, got=got)
+            _check_scans(data, position, where)
             return ImageHeader(ImageFormat.JPEG, width, height, channels, orientation)
         if marker == 0xE1 and data[position + 2 : position + 8] == b"Exif\0\0" and orientation == 1:
             orientation = _read_orientation(data[position + 8 : position + length])
         position += max(length, 2)
+    raise _too_scattered(where)
+
+
+def _check_scans(data: bytes, position: int, where: str) -> None:
+    """Counts the scans behind a frame header."""
+    if data.count(b"\xff\xda", position) <= _MOST_SCANS:
+        return  # as nearly always; what follows is slower
+    scans = 0
+    for _ in range(_MOST_STEPS):
+        # Past a segment, and past a scan's data: there 0xff is followed by zero or a restart marker.
+        (length,) = struct.unpack_from(">H", data, position)
+        found = _MARKER.search(data, position + max(length, 2))
+        if found is None or data[found.end() - 1] == 0xD9:
+            return  # a video or another image may follow
+        position = found.end()
+        scans += data[position - 1] == 0xDA
+        if scans > _MOST_SCANS:
+            expected = f"at most {_MOST_SCANS} scans"
+            raise ImageFormatError("this kind of JPEG is not accepted", where=where, expected=expected, got="more")
+    raise _too_scattered(where)
 
 
 # --- PNG ----------------------------------------------------------------------------------------------------------
@@ -141,7 +175,7 @@ def _read_png(data: bytes, where: str) -> ImageHeader:
         raise _cut_off(where, "no IHDR chunk")
     width, height = struct.unpack_from(">II", data, 16)
     orientation, position = 1, 8
-    while True:
+    for _ in range(_MOST_STEPS):
         if position + 12 > len(data):
             raise _cut_off(where, "no IEND chunk")
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -157,6 +191,24 @@ def _read_png(data: bytes, where: str) -> ImageHeader:
         if kind == b"eXIf":
             orientation = _read_orientation(data[position + 8 : body_end])
         position = body_end + 4
+    raise _too_scattered(where)
+
+
+def strip_png(data: bytes) -> bytes:
+    """Returns a PNG whose header was read without its ancillary chunks: texts, profiles, animations, none of them pixels.
+
+    The decoder then inflates and reports nothing that has no part in the pixels.
+    """
+    kept, begin, position = [], 0, 8
+    kind = b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if kind[0] & 0x20:
+            kept.append(data[begin:position])
+            begin = end
+        position = end
+    return b"".join([*kept, data[begin:position]]) if kept else data
 
 
 # --- WebP ---------------------------------------------------------------------------------------------------------
@@ -168,7 +220,9 @@ def _read_webp(data: bytes, where: str) -> ImageHeader:
         raise _cut_off(where, f"{len(data)} of {riff_size + 8} bytes")
     size: tuple[int, int] | None = None
     orientation, position = 1, 12
-    while position + 8 <= riff_size + 8:
+    for _ in range(_MOST_STEPS):
+        if position + 8 > riff_size + 8:
+            break
         kind, length = struct.unpack_from("<4sI", data, position)
         body = position + 8
         if body + length > len(data):
@@ -179,6 +233,8 @@ def _read_webp(data: bytes, where: str) -> ImageHeader:
             exif = data[body : body + length]
             orientation = _read_orientation(exif.removeprefix(b"Exif\0\0"))
         position = body + length + length % 2
+    else:
+        raise _too_scattered(where)
     if size is None:
         raise _cut_off(where, "no image chunk")
     return ImageHeader(ImageFormat.WEBP, *size, orientation=orientation)
@@ -237,7 +293,7 @@ def _read_orientation(tiff: bytes) -> int:
     try:
         (start,) = struct.unpack_from(f"{order}I", tiff, 4)
         (count,) = struct.unpack_from(f"{order}H", tiff, start)
-        for i in range(count):
+        for i in range(min(count, _MOST_EXIF_ENTRIES)):
             tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * i)
             if tag == 0x0112:
                 return value if kind == 3 and 1 <= value <= 8 else 1

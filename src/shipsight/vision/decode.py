@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shipsight.errors import ImageTooLargeError, ImageUnreadableError, MissingDependencyError
-from shipsight.vision._image_header import ImageFormat, ImageHeader, read_header
+from shipsight.vision._image_header import ImageFormat, ImageHeader, read_header, strip_png
 from shipsight.vision._opencv import import_cv2
 
 __all__ = ["DEFAULT_MAX_PIXELS", "decode_image"]
@@ -59,9 +59,10 @@ def decode_image(data: bytes | Path | str, *, max_pixels: int = DEFAULT_MAX_PIXE
     if header.width * header.height > max_pixels:
         got = f"{header.width}x{header.height}"
         raise ImageTooLargeError("the image has too many pixels", where=where, expected=f"<= {max_pixels}", got=got)
-    pixels = (
-        _decode_jpeg(content, header, where) if header.format is ImageFormat.JPEG else _decode_other(content, where)
-    )
+    if header.format is ImageFormat.JPEG:
+        pixels = _decode_jpeg(content, header, where)
+    else:
+        pixels = _decode_other(strip_png(content) if header.format is ImageFormat.PNG else content, where)
     if pixels.shape[:2] != (header.height, header.width):
         raise ImageUnreadableError(
             "the pixels do not fit the header",
@@ -112,7 +113,7 @@ def _decode_other(content: bytes, where: str) -> NDArray[np.uint8]:
     try:
         pixels: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flags)
     except cv2.error as error:
-        raise ImageUnreadableError("the file is damaged", where=where, got=str(error).strip()) from error
+        raise ImageUnreadableError("the file is damaged", where=where, got=error.err or error.code) from error
     if pixels is None:
         raise ImageUnreadableError("the file is damaged", where=where)
     return pixels

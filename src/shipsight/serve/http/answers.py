@@ -36,6 +36,8 @@ _STATUSES: tuple[tuple[type[ShipsightError], int], ...] = (
     (ServiceError, 503),
 )
 
+_MOST_CHARACTERS = 500  # of what a client sent, said back to it
+
 
 def status_of(error: ShipsightError) -> int:
     """Returns the HTTP status of an error; what is nobody's named fault is ours, 500."""
@@ -44,7 +46,9 @@ def status_of(error: ShipsightError) -> int:
 
 def json_answer(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Returns a JSON answer."""
-    body = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # Clients may send half of a surrogate pair in a name: UTF-8 has no form for it, JSON has this one.
+    body = text.encode(errors="backslashreplace")
     return Response(body, status, headers, media_type="application/json")
 
 
@@ -61,6 +65,6 @@ def headers_of(error: ShipsightError) -> dict[str, str]:
 
 
 def _shown(error: ShipsightError, status: int) -> dict[str, Any]:
-    told = error.to_dict()
+    told = {name: None if text is None else text[:_MOST_CHARACTERS] for name, text in error.to_dict().items()}
     # What went wrong inside, or with a bundle, may name files of this machine.
     return told if status not in (422, 500) else {**told, "where": None, "expected": None, "got": None}

@@ -14,19 +14,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shipsight.errors import NotFoundError, UsageError
 from shipsight.serve.http.answers import error_answer, json_answer
+from shipsight.serve.http.body import HeldBodies
 from shipsight.serve.http.clouds import cloud_routes
+from shipsight.serve.http.description import DescribedRoute, answer, describe, operation
 from shipsight.serve.http.guard import LoopbackGuard
 from shipsight.serve.http.native import native_routes
 from shipsight.serve.http.open_inference import open_inference_routes
 from shipsight.serve.http.request_log import RequestLog
 from shipsight.serve.http.rollout import rollout_routes
 from shipsight.serve.metrics import Metrics
+from shipsight.serve.models import ModelState
 from shipsight.serve.options import VertexRoutes
 from shipsight.serve.service import PredictionService
 from shipsight.serve.traces import Traces
 
 __all__ = ["build_app"]
 
+_JSON = "application/json"
 _PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -34,6 +38,27 @@ _PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
+_STATUS = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}
+_STATES = {
+    "type": "object",
+    "properties": {
+        "status": {"type": "string"},
+        "models": {"type": "object", "additionalProperties": {"enum": [state.value for state in ModelState]}},
+        "hopeless": {"type": "array", "items": {"type": "string"}},
+        "load": {"type": "object"},
+    },
+    "required": ["status", "models", "hopeless", "load"],
+}
+_LIVE = operation("Tells whether the process answers", tag="health", answers={200: answer("it does", {_JSON: _STATUS})})
+_READY = operation(
+    "Tells whether all models answer",
+    tag="health",
+    answers={200: answer("they do", {_JSON: _STATES}), 503: answer("not all do", {_JSON: _STATES})},
+)
+_METRICS = operation("What Prometheus reads", tag="health", answers={200: answer("counters", {"text/plain": {}})})
+_OPENAPI = operation(
+    "This description", tag="health", answers={200: answer("OpenAPI 3.1", {_JSON: {"type": "object"}})}
+)
 
 
 def build_app(
@@ -79,30 +104,42 @@ def build_app(
 
         return give
 
+    def shown(path: str, name: str, kind: str) -> Route:
+        described = operation("A page for people", tag="page", answers={200: answer("the page", {kind: {}})})
+        return DescribedRoute(path, page(name, kind), method="GET", described=described)
+
+    async def openapi(request: Request) -> Response:
+        return described
+
     routes = [
-        Route("/", page("index.html", "text/html")),
-        Route("/pages/page.css", page("page.css", "text/css")),
-        Route("/pages/icon.svg", page("icon.svg", "image/svg+xml")),
-        Route("/pages/page.js", page("page.js", "text/javascript")),
-        Route("/healthz", live),
-        Route("/readyz", ready),
-        Route("/metrics", measured),
+        shown("/", "index.html", "text/html"),
+        shown("/pages/page.css", "page.css", "text/css"),
+        shown("/pages/icon.svg", "icon.svg", "image/svg+xml"),
+        shown("/pages/page.js", "page.js", "text/javascript"),
+        DescribedRoute("/healthz", live, method="GET", described=_LIVE),
+        DescribedRoute("/readyz", ready, method="GET", described=_READY),
+        DescribedRoute("/metrics", measured, method="GET", described=_METRICS),
+        DescribedRoute("/openapi.json", openapi, method="GET", described=_OPENAPI),
         *native_routes(service),
         *rollout_routes(service),
         *open_inference_routes(service),
         *cloud_routes(service, vertex),
     ]
+    described = json_answer(describe(routes))
     app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_allowed})
-    return RequestLog(LoopbackGuard(_Counted(app, metrics)), is_told=logs_requests, traces=traces)
+    # Else a path with a slash too many is answered with another place instead of an error.
+    app.router.redirect_slashes = False
+    answering = _Counted(HeldBodies(app, service.limits.bodies_bytes), metrics)
+    return RequestLog(LoopbackGuard(answering), is_told=logs_requests, traces=traces)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
-    return error_answer(NotFoundError("no such page", where=request.url.path[:200]))
+    return error_answer(NotFoundError("no such page", where=request.scope["path"][:200]))
 
 
 async def _not_allowed(request: Request, error: Exception) -> Response:
     answer = error_answer(
-        UsageError("this page takes another method", where=request.url.path[:200], got=request.method)
+        UsageError("this page takes another method", where=request.scope["path"][:200], got=request.method)
     )
     answer.status_code = 405
     answer.headers.update(getattr(error, "headers", None) or {})

@@ -6,11 +6,15 @@ from __future__ import annotations
 import asyncio
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shipsight.errors import LimitError, UsageError
+from shipsight.errors import LimitError, OverloadedError, UsageError
 from shipsight.serve.limits import Limits
+from shipsight.serve.memory import give_back_memory
 
-__all__ = ["read_body"]
+__all__ = ["HeldBodies", "read_body"]
+
+_FLOOD_BYTES = 32 * 2**20  # of bodies at once; once they are answered their memory goes back
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
@@ -18,9 +22,13 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
     Raises:
         LimitError: it is too large, or came too slowly.
-        UsageError: its length is no number.
+        OverloadedError: the bodies of all requests are too large together.
+        UsageError: its length is no number, or it is compressed.
         ClientDisconnect: the client left.
     """
+    coding = request.headers.get("content-encoding", "identity")
+    if coding.strip().lower() != "identity":
+        raise UsageError("bodies are taken as they are", where="Content-Encoding", expected="identity", got=coding[:40])
     promised = request.headers.get("content-length")
     if promised is not None and (not promised.isdecimal() or int(promised) > limits.body_bytes):
         if not promised.isdecimal():
@@ -46,3 +54,44 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
 def _too_large(limits: Limits, got: str) -> LimitError:
     return LimitError("the body is too large", where="body", expected=f"at most {limits.body_bytes} bytes", got=got)
+
+
+class HeldBodies:
+    """Counts the bytes of all bodies that are held at once, and refuses what would be too many.
+
+    Args:
+        app: answers.
+        limit_bytes: most bytes.
+    """
+
+    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+        self._app, self._limit_bytes = app, limit_bytes
+        self._bytes = self._most_bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection or message of ASGI; its body counts until it is answered."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        held = 0
+
+        async def counted() -> Message:
+            nonlocal held
+            message = await receive()
+            size = len(message.get("body", b""))
+            if self._bytes + size > self._limit_bytes:
+                raise OverloadedError(
+                    "too much is being sent at once", where="body", expected=f"at most {self._limit_bytes} bytes in all"
+                )
+            self._bytes += size
+            self._most_bytes = max(self._most_bytes, self._bytes)
+            held += size
+            return message
+
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._bytes -= held
+            if self._bytes == 0 and self._most_bytes > _FLOOD_BYTES:
+                self._most_bytes = 0
+                asyncio.get_running_loop().run_in_executor(None, give_back_memory)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,10 +22,14 @@ from shipsight.access import Principal
 from shipsight.errors import UsageError
 from shipsight.serve.http.answers import json_answer
 from shipsight.serve.http.body import read_body
+from shipsight.serve.http.description import DescribedRoute, Operation, answer, operation, query
 from shipsight.serve.http.handlers import bind
-from shipsight.serve.http.native import predict
+from shipsight.serve.http.json_body import read_json
+from shipsight.serve.http.native import options_of, predict, prediction_operation
 from shipsight.serve.http.routing import read_key
+from shipsight.serve.http.schemas import ref, thresholds
 from shipsight.serve.http.settings import read_settings
+from shipsight.serve.limits import Limits
 from shipsight.serve.options import VertexRoutes
 from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
 
@@ -37,17 +40,58 @@ _PARAMETERS = ("conf", "iou", "max_det", "classes", "agnostic_nms")
 
 def cloud_routes(service: PredictionService, vertex: VertexRoutes | None) -> list[Route]:
     """Returns the routes; Vertex AI's where it has named them."""
-    routes = [
-        Route("/ping", bind(service, _ping), methods=["GET"]),
-        Route("/invocations", bind(service, _invoke), methods=["POST"]),
-        Route("/score", bind(service, _invoke), methods=["POST"]),
-    ]
+    limits = service.limits
+    which = query("model", {"type": "string", "description": "which model; needed where there are several"})
+    ready = answer("ready")
+    not_ready = answer("not ready")
+
+    def ping(path: str, cloud: str) -> Route:
+        described = operation("Tells whether models answer", tag=cloud, answers={200: ready, 503: not_ready})
+        return DescribedRoute(path, bind(service, _ping), method="GET", described=described)
+
+    def invoke(path: str, cloud: str) -> Route:
+        described = prediction_operation(limits, tag=cloud, more=[which])
+        return DescribedRoute(path, bind(service, _invoke), method="POST", described=described)
+
+    routes = [ping("/ping", "sagemaker"), invoke("/invocations", "sagemaker"), invoke("/score", "azure-ml")]
     if vertex is not None:
+        described = _vertex_operation(limits, which)
         routes += [
-            Route(vertex.health, bind(service, _ping), methods=["GET"]),
-            Route(vertex.predict, bind(service, _vertex), methods=["POST"]),
+            ping(vertex.health, "vertex"),
+            DescribedRoute(vertex.predict, bind(service, _vertex), method="POST", described=described),
         ]
     return routes
+
+
+def _vertex_operation(limits: Limits, which: Operation) -> Operation:
+    image = {"type": "string", "contentEncoding": "base64"}
+    instance = {"anyOf": [image, {"type": "object", "properties": {"b64": image}, "required": ["b64"]}]}
+    known = thresholds(limits)
+    asked = {
+        "type": "object",
+        "properties": {
+            "instances": {"type": "array", "items": instance, "minItems": 1, "maxItems": limits.images},
+            "parameters": {
+                "type": "object",
+                "properties": {name: known[name] for name in _PARAMETERS},
+                "additionalProperties": False,
+            },
+        },
+        "required": ["instances"],
+    }
+    told = {
+        "type": "object",
+        "properties": {"predictions": {"type": "array", "items": ref("ImagePredictions")}, "model": {"type": "string"}},
+        "required": ["predictions", "model"],
+    }
+    return operation(
+        "Predicts on images",
+        tag="vertex",
+        parameters=[which],
+        body={"application/json": asked},
+        answers={200: answer("one entry an instance", {"application/json": told})},
+        errors=(404, 413, 415, 504),
+    )
 
 
 async def _ping(service: PredictionService, principal: Principal, request: Request) -> Response:
@@ -55,7 +99,7 @@ async def _ping(service: PredictionService, principal: Principal, request: Reque
 
 
 async def _invoke(service: PredictionService, principal: Principal, request: Request) -> Response:
-    options = dict(request.query_params)
+    options = options_of(request)
     model = _model(service, options.pop("model", None))
     return await predict(service, principal, request, model=model, options=options)
 
@@ -72,20 +116,18 @@ def _model(service: PredictionService, asked: str | None) -> str:
 async def _vertex(service: PredictionService, principal: Principal, request: Request) -> Response:
     """Answers `{"instances": [image, ...], "parameters": {...}}`, an image as base64 or `{"b64": base64}`."""
     body = await read_body(request, service.limits)
-    try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        raise UsageError("the body is not JSON", where="body") from None
+    told = read_json(body)
     if not isinstance(told, dict) or not isinstance(told.get("instances"), list):
         raise UsageError("not a request", where="body", expected='{"instances": [...]}')
+    service.limits.check_images(len(told["instances"]))
     question = Question(
         Target(_model(service, request.query_params.get("model")), **read_key(request)),
         [_instance(one, position) for position, one in enumerate(told["instances"])],
-        read_settings(told.get("parameters") or {}, _PARAMETERS),
+        read_settings(told.get("parameters", {}), _PARAMETERS),
     )
-    answer = await service.predict(principal, question)
-    model = f"{answer.predictions.model}/{answer.predictions.version}/{answer.predictions.variant}"
-    return json_answer({"predictions": [one.to_dict() for one in answer.predictions.images], "model": model})
+    found = (await service.predict(principal, question)).predictions
+    model = f"{found.model}/{found.version}/{found.variant}"
+    return json_answer({"predictions": [one.to_dict() for one in found.images], "model": model})
 
 
 def _instance(given: object, position: int) -> EncodedImage:

@@ -39,7 +39,7 @@ def bind(service: PredictionService, handler: Handler) -> Callable[[Request], Aw
             return Response(status_code=_CLIENT_LEFT)
         except Exception:  # noqa: BLE001 - the edge of a request
             # The edge: whatever else happens is a bug of ours, told in the log and not to the client.
-            _log.exception("a request failed: %s %s", request.method, request.url.path)
+            _log.exception("a request failed: %s %.200r", request.method, request.scope["path"])
             return error_answer(InternalError("the server failed on this request"))
 
     return endpoint

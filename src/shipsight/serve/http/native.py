@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
-from collections.abc import AsyncGenerator, Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import simplejpeg
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -29,31 +28,47 @@ from shipsight.errors import UsageError
 from shipsight.model import ImagePredictions
 from shipsight.serve.http.answers import json_answer
 from shipsight.serve.http.body import read_body
+from shipsight.serve.http.description import DescribedRoute, Operation, answer, operation, query
+from shipsight.serve.http.forms import read_form
 from shipsight.serve.http.handlers import Handler, bind
+from shipsight.serve.http.json_body import read_json
 from shipsight.serve.http.routing import read_key
+from shipsight.serve.http.schemas import ref, thresholds
 from shipsight.serve.limits import Limits
 from shipsight.serve.models import ServedModel
 from shipsight.serve.service import Answer, EncodedImage, PredictionService, Question, Target
 from shipsight.vision import PredictSettings
 from shipsight.vision.draw import draw
 
-__all__ = ["describe_model", "native_routes", "predict"]
+__all__ = ["describe_model", "native_routes", "options_of", "predict", "prediction_operation"]
 
 _OPTIONS = ("conf", "iou", "max_det", "classes", "agnostic_nms", "variant", "deadline_ms")
+_TRUTHS = ("true", "false", "True", "False", "1", "0")
+_TAG = "native"
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def native_routes(service: PredictionService) -> list[Route]:
     """Returns the protocol's routes."""
 
-    def route(path: str, handler: Handler, method: str) -> Route:
-        return Route(path, bind(service, handler), methods=[method])
+    def route(path: str, handler: Handler, method: str, described: Operation) -> Route:
+        return DescribedRoute(path, bind(service, handler), method=method, described=described)
 
+    asked = prediction_operation(service.limits)
+    who = answer("who the server takes the client for", {"application/json": ref("Principal")})
+    listed = answer("all models", {"application/json": _listing("models")})
+    one = answer("all versions of one model", {"application/json": _listing("versions")})
     return [
-        route("/v1/me", _me, "GET"),
-        route("/v1/models", _list, "GET"),
-        route("/v1/models/{model}", _describe, "GET"),
-        route("/v1/models/{model}/predict", _predict, "POST"),
-        route("/v1/models/{model}/versions/{version}/predict", _predict, "POST"),
+        route("/v1/me", _me, "GET", operation("Tells who asks", tag=_TAG, answers={200: who})),
+        route("/v1/models", _list, "GET", operation("Lists the models", tag=_TAG, answers={200: listed})),
+        route(
+            "/v1/models/{model}",
+            _describe,
+            "GET",
+            operation("Describes a model", tag=_TAG, answers={200: one}, errors=(404,)),
+        ),
+        route("/v1/models/{model}/predict", _predict, "POST", asked),
+        route("/v1/models/{model}/versions/{version}/predict", _predict, "POST", asked),
     ]
 
 
@@ -63,6 +78,61 @@ async def _me(service: PredictionService, principal: Principal, request: Request
         shown = asdict(principal.certificate)
         certificate = {**shown, "not_after": f"{principal.certificate.not_after:%FT%TZ}"}
     return json_answer({"kind": principal.kind.value, "name": principal.name, "certificate": certificate})
+
+
+def _listing(key: str) -> dict[str, Any]:
+    return {"type": "object", "properties": {key: {"type": "array", "items": ref("Model")}}, "required": [key]}
+
+
+def prediction_operation(limits: Limits, *, tag: str = _TAG, more: Sequence[Operation] = ()) -> Operation:
+    """Describes `predict`.
+
+    Args:
+        limits: of the server.
+        tag: the protocol that carries it.
+        more: options in the query that this protocol adds.
+    """
+    settings = thresholds(limits)
+    # In a query there are no types: these texts are what is read as one of the two.
+    settings["agnostic_nms"] = {**settings["agnostic_nms"], "type": "string", "enum": list(_TRUTHS), "default": "false"}
+    longest_ms = limits.longest_deadline_s * 1e3
+    options = {
+        **settings,
+        "variant": {"type": "string", "description": "one that the server offers"},
+        "deadline_ms": {"type": "number", "exclusiveMinimum": 0, "maximum": longest_ms},
+    }
+    assert tuple(options) == _OPTIONS
+    bytes_of_file = {"type": "string", "contentMediaType": "application/octet-stream"}
+    images = {"type": "string", "contentEncoding": "base64"}
+    return operation(
+        "Predicts on images",
+        tag=tag,
+        parameters=[*(query(name, schema) for name, schema in options.items()), *more],
+        body={
+            **{kind: {} for kind in ("image/jpeg", "image/png", "image/webp", "image/bmp", "application/octet-stream")},
+            "multipart/form-data": {
+                "type": "object",
+                "properties": {"image": {"type": "array", "items": bytes_of_file}},
+            },
+            "application/json": {
+                "type": "object",
+                "properties": {"images": {"type": "array", "items": images, "minItems": 1, "maxItems": limits.images}},
+                "required": ["images"],
+                "additionalProperties": False,
+            },
+        },
+        answers={
+            200: answer(
+                "predictions; the form is chosen by `Accept`",
+                {
+                    "application/json": ref("Predictions"),
+                    "application/vnd.coco+json": {"type": "array", "items": ref("CocoResult")},
+                    "image/jpeg": {},
+                },
+            )
+        },
+        errors=(404, 413, 415, 504),
+    )
 
 
 async def _list(service: PredictionService, principal: Principal, request: Request) -> Response:
@@ -109,8 +179,22 @@ async def _predict(service: PredictionService, principal: Principal, request: Re
         request,
         model=path["model"],
         version=path.get("version"),
-        options=dict(request.query_params),
+        options=options_of(request),
     )
+
+
+def options_of(request: Request) -> dict[str, str]:
+    """Returns the query.
+
+    Raises:
+        UsageError: an option stands in it twice.
+    """
+    given = request.query_params.multi_items()
+    options = dict(given)
+    if len(options) != len(given):
+        twice = sorted(name for name, count in Counter(name for name, _ in given).items() if count > 1)
+        raise UsageError("given twice", where=", ".join(twice)[:200])
+    return options
 
 
 async def predict(
@@ -149,13 +233,13 @@ async def predict(
         deadline_s=_number(options, "deadline_ms", 0.0) / 1e3 if "deadline_ms" in options else None,
         render=_draw if wants_picture else None,
     )
-    answer = await service.predict(principal, question)
-    headers = {"server-timing": ", ".join(f"{stage};dur={ms:.2f}" for stage, ms in answer.stages_ms.items())}
+    told = await service.predict(principal, question)
+    headers = {"server-timing": ", ".join(f"{stage};dur={ms:.2f}" for stage, ms in told.stages_ms.items())}
     if wants_picture:
-        return Response(answer.rendered[0], headers=headers, media_type="image/jpeg")
+        return Response(told.rendered[0], headers=headers, media_type="image/jpeg")
     if _wants(request, "application/vnd.coco+json"):
-        return json_answer(_to_coco(answer), headers=headers)
-    return json_answer(answer.predictions.to_dict(), headers=headers)
+        return json_answer(_to_coco(told), headers=headers)
+    return json_answer(told.predictions.to_dict(), headers=headers)
 
 
 def _draw(pixels: Any, predictions: ImagePredictions) -> bytes:  # noqa: ANN401 - uint8 RGB array
@@ -176,15 +260,15 @@ def _check_options(options: Mapping[str, str]) -> None:
 def _settings(options: Mapping[str, str]) -> PredictSettings:
     defaults = PredictSettings()
     classes = options.get("classes")
-    agnostic = options.get("agnostic_nms", "false").lower()
-    if agnostic not in ("true", "false", "1", "0"):
+    agnostic = options.get("agnostic_nms", "false")
+    if agnostic not in _TRUTHS:
         raise UsageError("not a truth value", where="agnostic_nms", expected="true or false", got=agnostic[:40])
     return PredictSettings(
         conf=_number(options, "conf", defaults.conf),
         iou=_number(options, "iou", defaults.iou),
         max_det=_whole("max_det", options.get("max_det", str(defaults.max_det))),
         classes=None if classes is None else tuple(_whole("classes", one) for one in classes.split(",")),
-        agnostic_nms=agnostic in ("true", "1"),
+        agnostic_nms=agnostic in ("true", "True", "1"),
     )
 
 
@@ -192,10 +276,10 @@ def _number(options: Mapping[str, str], name: str, default: float) -> float:
     text = options.get(name)
     if text is None:
         return default
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError("not a number", where=name, got=text[:40]) from None
+    # `float` takes underscores, blanks and digits of other scripts, too.
+    if not _NUMBER.fullmatch(text):
+        raise UsageError("not a number", where=name, got=text[:40])
+    return float(text)
 
 
 def _whole(name: str, text: str) -> int:
@@ -208,46 +292,19 @@ def _whole(name: str, text: str) -> int:
 async def _read_images(request: Request, limits: Limits) -> list[EncodedImage]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _read_form(request, limits)
+        return read_form(await read_body(request, limits), request.headers["content-type"], limits.images)
     body = await read_body(request, limits)
     if kind == "application/json":
-        return _read_json(body)
+        return _read_json(body, limits)
     # What the bytes are is told from the bytes: clients send images as octets, as forms and without any type.
     return [EncodedImage(body)]
 
 
-async def _read_form(request: Request, limits: Limits) -> list[EncodedImage]:
-    body = await read_body(request, limits)
-
-    async def chunks() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    parser = MultiPartParser(
-        request.headers,
-        chunks(),
-        max_files=limits.images + 1,
-        max_fields=0,
-        max_part_size=limits.body_bytes,
-    )
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError) as error:
-        got = error.message if isinstance(error, MultiPartException) else "no boundary"
-        raise UsageError("not a form of files", where="body", got=got[:200]) from None
-    try:
-        files = [value for value in form.values() if isinstance(value, UploadFile)]
-        return [EncodedImage(await file.read(), file.filename or None) for file in files]
-    finally:
-        await form.close()
-
-
-def _read_json(body: bytes) -> list[EncodedImage]:
-    try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        raise UsageError("the body is not JSON", where="body") from None
+def _read_json(body: bytes, limits: Limits) -> list[EncodedImage]:
+    told = read_json(body)
     if not isinstance(told, dict) or set(told) != {"images"} or not isinstance(told["images"], list):
         raise UsageError("not a request", where="body", expected='{"images": [base64, ...]}')
+    limits.check_images(len(told["images"]))
     images = []
     for position, text in enumerate(told["images"]):
         try:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -21,7 +22,10 @@ from shipsight.access import Principal
 from shipsight.errors import ShipsightError, UsageError
 from shipsight.serve.http.answers import headers_of, json_answer, status_of
 from shipsight.serve.http.body import read_body
+from shipsight.serve.http.description import DescribedRoute
 from shipsight.serve.http.handlers import Handler, bind
+from shipsight.serve.http.json_body import read_json
+from shipsight.serve.http.open_inference_description import described_operations
 from shipsight.serve.http.routing import read_key
 from shipsight.serve.http.settings import read_settings
 from shipsight.serve.http.tensors import InferRequest, read_request, write_answer
@@ -40,6 +44,7 @@ from shipsight.serve.service import EncodedImage, PredictionService, Question, T
 __all__ = ["open_inference_routes"]
 
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
+_MOST_CHARACTERS = 1000  # of an error: it may say back what a client sent
 _PARAMETERS = ("conf", "iou", "max_det", "agnostic_nms")
 _STATES = {
     ModelState.READY: "READY",
@@ -54,8 +59,11 @@ def open_inference_routes(service: PredictionService) -> list[Route]:
     """Returns the protocol's routes."""
     protocol = _Protocol(Counter())
 
+    described = described_operations(service.limits)
+
     def route(path: str, handler: Handler, method: str = "GET") -> Route:
-        return Route(path, bind(service, _told_plainly(handler)), methods=[method])
+        endpoint = bind(service, _told_plainly(handler))
+        return DescribedRoute(path, endpoint, method=method, described=described[handler.__name__])
 
     routes = [
         route("/v2", protocol.server),
@@ -86,7 +94,7 @@ def _told_plainly(handler: Handler) -> Handler:
         except ShipsightError as error:
             note_error(error.code)
             status = status_of(error)
-            text = "the server failed on this request" if status == 500 else str(error)
+            text = "the server failed on this request" if status == 500 else str(error)[:_MOST_CHARACTERS]
             return json_answer({"error": text, "code": error.code}, status, headers_of(error))
 
     return handle
@@ -149,7 +157,7 @@ class _Protocol:
         return json_answer({})
 
     async def unload(self, service: PredictionService, principal: Principal, request: Request) -> Response:
-        await read_body(request, service.limits)
+        _read_parameters(await read_body(request, service.limits), ("unload_dependents",))
         name = model_of(service.models, request.path_params["model"])
         await asyncio.to_thread(service.models.unload, name)
         return json_answer({})
@@ -266,38 +274,32 @@ async def _endpoint(service: PredictionService, request: Request) -> Endpoint:
 
 
 async def _read(request: Request, service: PredictionService, endpoint: Endpoint) -> InferRequest:
-    coding = request.headers.get("content-encoding", "identity")
-    if coding != "identity":
-        raise UsageError("bodies are taken as they are", where="Content-Encoding", expected="identity", got=coding[:40])
     size = request.headers.get("inference-header-content-length")
     if size is not None and not (size.isascii() and size.isdecimal() and len(size) < 12):
         raise UsageError("not a size", where="Inference-Header-Content-Length", got=size[:40])
     body = await read_body(request, service.limits)
-    return read_request(body, None if size is None else int(size), endpoint.inputs)
+    return read_request(body, None if size is None else int(size), endpoint.inputs, service.limits)
 
 
 def _load_version(body: bytes) -> str | None:
     """Returns the version that `{"parameters": {"version": ...}}` names; other parameters are refused."""
-    if not body:
-        return None
-    try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        raise UsageError("the request is not JSON", where="body") from None
-    parameters = told.get("parameters") or {} if isinstance(told, dict) else None
-    if not isinstance(parameters, dict) or not set(parameters) <= {"version"}:
-        raise UsageError("not a request", where="body", expected='{"parameters": {"version": "2"}}, or nothing')
-    version = parameters.get("version")
+    version = _read_parameters(body, ("version",)).get("version")
     if not isinstance(version, str | None):
         raise UsageError("not a version", where="version", expected="a text", got=type(version).__name__)
     return version
 
 
 def _index_filter(body: bytes) -> bool:
-    if not body:
-        return False
-    try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        raise UsageError("the request is not JSON", where="body") from None
-    return isinstance(told, dict) and told.get("ready") is True
+    told = read_json(body) if body else {}
+    if not isinstance(told, dict) or not isinstance(told.get("ready", False), bool):
+        raise UsageError("not a filter", where="body", expected='{"ready": true or false}')
+    return bool(told.get("ready", False))
+
+
+def _read_parameters(body: bytes, allowed: Collection[str]) -> dict[str, Any]:
+    """Triton takes another configuration and files of a model here; a bundle has its own."""
+    told = read_json(body) if body else {}
+    given = told.get("parameters", {}) if isinstance(told, dict) else None
+    if not isinstance(given, dict) or not set(given) <= set(allowed):
+        raise UsageError("no such parameter", where="parameters", expected=", ".join(allowed) or "none")
+    return given

@@ -11,7 +11,6 @@ DELETE /v1/models/{model}/rollout            ends canary and shadow
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,25 +23,62 @@ from shipsight.access import Principal
 from shipsight.errors import UsageError
 from shipsight.serve.http.answers import json_answer
 from shipsight.serve.http.body import read_body
+from shipsight.serve.http.description import DescribedRoute, Operation, answer, operation
 from shipsight.serve.http.handlers import Handler, bind
+from shipsight.serve.http.json_body import read_json
 from shipsight.serve.rollout import Share
 from shipsight.serve.service import PredictionService
 
 __all__ = ["rollout_routes"]
 
+_TEXT = {"type": "string"}
+_SHARE = {
+    "type": ["object", "null"],
+    "properties": {"version": _TEXT, "share": {"type": "number", "exclusiveMinimum": 0, "maximum": 1}},
+    "required": ["version", "share"],
+    "additionalProperties": False,
+}
+_REPORT = {
+    "type": "object",
+    "properties": {
+        "model": _TEXT,
+        "current": {"type": ["string", "null"]},
+        "previous": {"type": ["string", "null"]},
+        "canary": _SHARE,
+        "shadow": _SHARE,
+        "changed": {"type": "boolean"},
+    },
+    "required": ["model", "current", "previous", "canary", "shadow"],
+}
+
+
+def _described(summary: str, body: dict[str, Any] | None = None, *, needs_body: bool = False) -> Operation:
+    schema = {"type": "object", "properties": body, "additionalProperties": False}
+    return operation(
+        summary,
+        tag="rollout",
+        answers={200: answer("how requests are divided, and how that goes", {"application/json": _REPORT})},
+        body=None if body is None else {"application/json": schema},
+        needs_body=needs_body,
+        errors=(404,) if body is None else (404, 413, 422, 504),
+    )
+
 
 def rollout_routes(service: PredictionService) -> list[Route]:
     """Returns the routes."""
 
-    def route(path: str, handler: Handler, method: str) -> Route:
-        return Route(f"/v1/models/{{model}}/rollout{path}", bind(service, handler), methods=[method])
+    def route(path: str, handler: Handler, method: str, described: Operation) -> Route:
+        path = f"/v1/models/{{model}}/rollout{path}"
+        return DescribedRoute(path, bind(service, handler), method=method, described=described)
 
+    reason = {"reason": _TEXT}
+    shares = _described("Gives versions a share", {"canary": _SHARE, "shadow": _SHARE, **reason}, needs_body=True)
     return [
-        route("", _report, "GET"),
-        route("", _share, "PUT"),
-        route("", _end, "DELETE"),
-        route("/promote", _promote, "POST"),
-        route("/rollback", _roll_back, "POST"),
+        route("", _report, "GET", _described("Tells how requests are divided")),
+        route("", _share, "PUT", shares),
+        route("", _end, "DELETE", _described("Ends canary and shadow", reason)),
+        route("/promote", _promote, "POST", _described("Promotes a version", {"version": _TEXT, **reason})),
+        route("/rollback", _roll_back, "POST", _described("Brings the version before back", reason)),
     ]
 
 
@@ -92,10 +128,7 @@ async def _read(request: Request, service: PredictionService, allowed: set[str])
     body = await read_body(request, service.limits)
     if not body:
         return {}
-    try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        raise UsageError("the body is not JSON", where="body") from None
+    told = read_json(body)
     if not isinstance(told, dict) or not set(told) <= allowed:
         raise UsageError("not a request", where="body", expected=f"a mapping of {', '.join(sorted(allowed))}")
     for key in ("version", "reason"):

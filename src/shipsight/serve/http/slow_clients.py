@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 __all__ = ["limit_heads"]
 
 
-def limit_heads(seconds: float) -> type[asyncio.Protocol]:
+def limit_heads(seconds: float) -> type[HttpToolsProtocol]:
     """Returns a protocol class that closes a connection whose request head is not complete in time."""
 
     class PunctualProtocol(HttpToolsProtocol):

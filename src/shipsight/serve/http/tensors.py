@@ -18,10 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shipsight.errors import TensorError, UsageError
+from shipsight.serve.http.json_body import read_json
+from shipsight.serve.limits import Limits
 from shipsight.serve.open_inference import DATATYPES, TensorShape
 
 __all__ = ["InferRequest", "read_request", "write_answer"]
 
+_MOST_ID_CHARACTERS = 200
 _TYPES = {wire: np.dtype(name).newbyteorder("<") for name, wire in DATATYPES.items()}
 
 
@@ -44,24 +47,23 @@ class InferRequest:
     binary: frozenset[str] | None
 
 
-def read_request(body: bytes, header_size: int | None, expected: Sequence[TensorShape]) -> InferRequest:
+def read_request(body: bytes, header_size: int | None, expected: Sequence[TensorShape], limits: Limits) -> InferRequest:
     """Reads a request.
 
     Args:
         body: as it came.
         header_size: bytes of its JSON, None for all of it.
         expected: what the endpoint takes.
+        limits: on how many images or tensors a request may bring.
 
     Raises:
         UsageError: it is not a request of the protocol.
+        LimitError: a batch is too large.
         TensorError: a tensor is not what the endpoint takes.
     """
     if header_size is not None and not 0 < header_size <= len(body):
         raise UsageError("not a size within the body", where="Inference-Header-Content-Length", got=header_size)
-    try:
-        told = json.loads(body[:header_size])
-    except (ValueError, RecursionError):
-        raise UsageError("the request is not JSON", where="body") from None
+    told = read_json(body[:header_size])
     if not isinstance(told, dict) or not isinstance(told.get("inputs"), list):
         raise UsageError("not a request of the protocol", where="body", expected='{"inputs": [...]}')
     rest = memoryview(body)[len(body) if header_size is None else header_size :]
@@ -73,7 +75,7 @@ def read_request(body: bytes, header_size: int | None, expected: Sequence[Tensor
             raise TensorError(
                 "not an input, or given twice", where="inputs", expected=list(known), got=repr(name)[:100]
             )
-        tensors[name], rest = _read_tensor(given, known[name], rest)
+        tensors[name], rest = _read_tensor(given, known[name], rest, limits)
     if len(tensors) != len(known):
         raise TensorError("an input is missing", where="inputs", expected=list(known), got=list(tensors))
     if rest.nbytes:
@@ -89,13 +91,17 @@ def _with_outputs(told: Mapping[str, Any], tensors: Mapping[str, NDArray[Any] | 
     ):
         raise UsageError("not a list of outputs", where="outputs", expected='[{"name": ...}]')
     names = tuple(one["name"] for one in asked)
+    if len(set(names)) != len(names):
+        raise UsageError("an output is asked for twice", where="outputs")
     if parameters.get("binary_data_output") is True and not asked:
         binary: frozenset[str] | None = None
     else:
         wanted = [one for one in asked if _mapping(one.get("parameters", {}), "outputs").get("binary_data") is True]
         binary = frozenset(one["name"] for one in wanted)
     identity = told.get("id")
-    return InferRequest(str(identity)[:200] if identity is not None else None, parameters, tensors, names, binary)
+    if not isinstance(identity, str | None) or len(identity or "") > _MOST_ID_CHARACTERS:
+        raise UsageError("not an id", where="id", expected=f"text of at most {_MOST_ID_CHARACTERS} characters")
+    return InferRequest(identity, parameters, tensors, names, binary)
 
 
 def _mapping(value: object, where: str) -> Mapping[str, Any]:
@@ -105,7 +111,7 @@ def _mapping(value: object, where: str) -> Mapping[str, Any]:
 
 
 def _read_tensor(
-    given: Mapping[str, Any], expected: TensorShape, rest: memoryview
+    given: Mapping[str, Any], expected: TensorShape, rest: memoryview, limits: Limits
 ) -> tuple[NDArray[Any] | list[bytes], memoryview]:
     shape = given.get("shape")
     if given.get("datatype") != expected.datatype:
@@ -121,7 +127,8 @@ def _read_tensor(
         # Clients send images as [n] and as [n, 1].
         fits = fits or (len(shape) == 2 and shape[1] == 1)
     if not fits:
-        raise TensorError("another shape", where=expected.name, expected=list(expected.shape), got=shape)
+        raise TensorError("another shape", where=expected.name, expected=list(expected.shape), got=str(shape)[:100])
+    limits.check_images(shape[0])
     count = math.prod(shape)
     size = _mapping(given.get("parameters", {}), expected.name).get("binary_data_size")
     if size is None:
@@ -136,7 +143,13 @@ def _read_tensor(
     kind = _TYPES[expected.datatype]
     if size != count * kind.itemsize:
         raise TensorError("another number of bytes", where=expected.name, expected=count * kind.itemsize, got=size)
-    return np.frombuffer(raw, kind).reshape(shape), rest
+    return _finite(np.frombuffer(raw, kind).reshape(shape), expected.name), rest
+
+
+def _finite(array: NDArray[Any], name: str) -> NDArray[Any]:
+    if not np.isfinite(array).all():
+        raise TensorError("not all are finite numbers", where=name, expected="finite numbers of its type")
+    return array
 
 
 def _from_json(data: object, expected: TensorShape, shape: list[int]) -> NDArray[Any] | list[bytes]:
@@ -145,8 +158,9 @@ def _from_json(data: object, expected: TensorShape, shape: list[int]) -> NDArray
             "images come as bytes behind the JSON", where=expected.name, expected="parameters.binary_data_size"
         )
     try:
-        array = np.asarray(data, dtype=_TYPES[expected.datatype])
-        return array.reshape(shape)
+        with np.errstate(over="ignore"):  # too large for the type: infinite, and refused as such
+            array = np.asarray(data, dtype=_TYPES[expected.datatype])
+        return _finite(array.reshape(shape), expected.name)
     except (TypeError, ValueError, OverflowError):
         raise TensorError("numbers that do not fill the shape", where=expected.name, expected=shape) from None
 
@@ -178,11 +192,11 @@ def write_answer(
         The body, and the size of its JSON where bytes follow it.
 
     Raises:
-        TensorError: an output is asked for that there is not.
+        TensorError: an output is asked for that there is not, or is not finite and so has no form in JSON.
     """
     missing = [name for name in request.outputs if name not in outputs]
     if missing:
-        raise TensorError("no such output", where="outputs", expected=list(outputs), got=missing)
+        raise TensorError("no such output", where="outputs", expected=list(outputs), got=missing[:10])
     entries: list[dict[str, Any]] = []
     blobs: list[bytes] = []
     for name in request.outputs or tuple(outputs):
@@ -195,7 +209,7 @@ def write_answer(
         else:
             entry = {"name": name, "datatype": DATATYPES[value.dtype.name], "shape": list(value.shape)}
             blob = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes() if as_bytes else b""
-            plain = [] if as_bytes else value.ravel().tolist()
+            plain = [] if as_bytes else _finite(value, name).ravel().tolist()
         if as_bytes:
             entry["parameters"] = {"binary_data_size": len(blob)}
             blobs.append(blob)
