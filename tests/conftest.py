@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,23 @@ def shared_data() -> Path:
 def sample_dir() -> Path:
     """The shipped digits sample."""
     return REPOSITORY / "examples" / "digits"
+
+
+@pytest.fixture(scope="session")
+def digit_scenes(sample_dir: Path) -> Callable[[int, int], tuple[Any, Any]]:
+    """Draws a scene of the sample from a seed and a size in pixels: RGB pixels, and (class id, x0, y0, x1, y1) a digit."""
+    import numpy as np
+
+    spec = importlib.util.spec_from_file_location("digits_generate", sample_dir / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+
+    def make(seed: int, size: int) -> tuple[Any, Any]:
+        return generate.draw_scene(np.random.default_rng(seed), *generate.split_digits("val"), size)
+
+    return make
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,7 +20,15 @@ from shipsight.engines import EngineOptions, EngineSession, get_engine
 from shipsight.errors import ImageError, UsageError
 from shipsight.model import Card, ImagePredictions, Predictions, Variant
 from shipsight.model.bundle import Bundle, open_bundle
-from shipsight.vision import PredictSettings, decode_image, postprocess, prepare, to_tensor
+from shipsight.vision import (
+    PredictSettings,
+    TileSettings,
+    decode_image,
+    postprocess,
+    predict_windows,
+    prepare,
+    to_tensor,
+)
 
 __all__ = ["ImageInput", "Predictor", "load"]
 
@@ -51,6 +59,9 @@ class Predictor:
         max_det: int = 300,
         classes: Sequence[int] | None = None,
         agnostic_nms: bool = False,
+        tile: int | None = None,
+        overlap: float = 0.2,
+        whole: bool = True,
     ) -> Predictions:
         """Predicts on one image or several, in order.
 
@@ -61,6 +72,9 @@ class Predictor:
             max_det: most predictions an image.
             classes: class ids to keep, None for all.
             agnostic_nms: whether boxes of different classes suppress each other.
+            tile: side in pixels of the windows that each image is cut into, None for not cutting (`vision.tiling`).
+            overlap: share of a window that the next one covers too, 0 to 0.9.
+            whole: whether the whole image is one more window.
 
         Raises:
             ImageError: an image cannot be used; it is named.
@@ -78,12 +92,28 @@ class Predictor:
             raise UsageError(
                 "no such class", where="classes", expected=f"0 to {len(self.card.class_names) - 1}", got=unknown
             )
-        return self.gather(self.predict_one(source, pixels, settings) for source, pixels in _each_image(images))
+        tiles = None if tile is None else TileSettings(tile, overlap, whole)
+        return self.gather(
+            self.predict_one(source, pixels, settings, tiles=tiles) for source, pixels in _each_image(images)
+        )
 
     def predict_one(
-        self, source: str | None, image_rgb: NDArray[np.uint8], settings: PredictSettings
+        self,
+        source: str | None,
+        image_rgb: NDArray[np.uint8],
+        settings: PredictSettings,
+        *,
+        tiles: TileSettings | None = None,
     ) -> ImagePredictions:
-        """Predicts on decoded pixels: (height, width, 3) uint8 RGB."""
+        """Predicts on decoded pixels: (height, width, 3) uint8 RGB; window by window where `tiles` says so."""
+        if tiles is not None:
+            return predict_windows(
+                image_rgb,
+                lambda pixels: self.predict_one(source, pixels, settings),
+                tiles=tiles,
+                settings=settings,
+                task=self.card.task,
+            )
         prepared, geometry = prepare(image_rgb, self.card.input)
         outputs = self.session.infer(to_tensor(prepared, self.card.input, self.variant.layout))
         return postprocess(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,10 +17,8 @@ from shipsight.errors import ImageError, ImageUnreadableError, UsageError
 
 if TYPE_CHECKING:
     from shipsight.model import ImagePredictions
-    from shipsight.predictor import Predictor
-    from shipsight.vision import PredictSettings
 
-__all__ = ["drawn_name", "expand_sources", "predict_command"]
+__all__ = ["class_ids", "drawn_name", "expand_sources", "predict_command"]
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
@@ -36,6 +35,9 @@ def predict_command(
     agnostic_nms: Annotated[
         bool, typer.Option("--agnostic-nms", help="Boxes of different classes suppress each other.")
     ] = False,
+    tile: Annotated[int | None, typer.Option(help="Cut images into windows of this side in pixels.")] = None,
+    overlap: Annotated[float, typer.Option(help="Share of a window that the next one covers too.")] = 0.2,
+    no_whole: Annotated[bool, typer.Option("--no-whole", help="The whole image is no window.")] = False,
     draw: Annotated[Path | None, typer.Option(help="Folder for the images with predictions drawn.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda[:index].")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="Engine threads; default: one per core.")] = None,
@@ -46,12 +48,13 @@ def predict_command(
 ) -> None:
     """Predict on images and videos; unreadable ones are named and the others still answered (exit 2)."""
     from shipsight.predictor import load
-    from shipsight.vision import PredictSettings
+    from shipsight.vision import PredictSettings, TileSettings
     from shipsight.vision import draw as draw_predictions
 
     settings = PredictSettings(
-        conf=conf, iou=iou, max_det=max_det, classes=_class_ids(classes), agnostic_nms=agnostic_nms
+        conf=conf, iou=iou, max_det=max_det, classes=class_ids(classes), agnostic_nms=agnostic_nms
     )
+    tiles = None if tile is None else TileSettings(tile, overlap, not no_whole)
     paths = expand_sources(sources)
     failures: list[ImageError] = []
     images: list[dict[str, Any]] = []
@@ -59,7 +62,8 @@ def predict_command(
     taken: set[str] = set()
     with ExitStack() as stack:
         model = stack.enter_context(load(bundle, variant=variant, device=device, threads=threads))
-        predict_one = _with_steps(model, steps, stack)
+        ask = partial(model.predict_one, settings=settings, tiles=tiles)
+        predict_one = _with_steps(model.card.name, ask, steps, stack)
         unknown = [c for c in settings.classes or () if c >= len(model.card.class_names)]
         if unknown:
             raise UsageError(
@@ -68,7 +72,7 @@ def predict_command(
         for path in paths:
             try:
                 for name, pixels in _each_frame(path):
-                    answer, shown = predict_one(name, pixels, settings)
+                    answer, shown = predict_one(name, pixels)
                     images.append(answer.to_dict())
                     rows.append([name, _summary(answer)])
                     if draw is not None:
@@ -114,28 +118,35 @@ def expand_sources(sources: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def _with_steps(model: Predictor, file: Path | None, stack: ExitStack) -> Callable[..., tuple[ImagePredictions, Any]]:
+def _with_steps(
+    model: str, ask: Callable[[str, Any], ImagePredictions], file: Path | None, stack: ExitStack
+) -> Callable[[str, Any], tuple[ImagePredictions, Any]]:
     """Returns what predicts on an image and tells the image that the predictions are on."""
     if file is None:
-        return lambda name, pixels, settings: (model.predict_one(name, pixels, settings), pixels)
+        return lambda name, pixels: (ask(name, pixels), pixels)
     from shipsight.serve import StepSettings
     from shipsight.serve.steps import StepTable
 
     table = StepTable(StepSettings((("", file),), workers=1))
     stack.callback(table.close)
     table.open()
-    pool = table.of(model.card.name)
+    pool = table.of(model)
     assert pool is not None
 
-    def predict(name: str, pixels: Any, settings: PredictSettings) -> tuple[ImagePredictions, Any]:  # noqa: ANN401
+    def predict(name: str, pixels: Any) -> tuple[ImagePredictions, Any]:  # noqa: ANN401
         seen = pool.before(pixels)
-        answer = seen.place(model.predict_one(name, seen.image_rgb, settings))
+        answer = seen.place(ask(name, seen.image_rgb))
         return pool.after(seen.shown_rgb, answer), seen.shown_rgb
 
     return predict
 
 
-def _class_ids(text: str | None) -> tuple[int, ...] | None:
+def class_ids(text: str | None) -> tuple[int, ...] | None:
+    """Reads class ids as the command line takes them, None for all.
+
+    Raises:
+        UsageError: it is no list of whole numbers.
+    """
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]

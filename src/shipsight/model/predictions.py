@@ -38,6 +38,7 @@ class ImagePredictions:
         keypoints_xyc: (N, K, 3) float32 x, y, confidence, pose only.
         masks: (N, height, width) bool, segment only.
         probabilities: (classes,) float32, classify only; then N is 0.
+        track_ids: (N,) int64 from 1, where the image is a frame of a stream that is tracked.
     """
 
     source: str | None
@@ -51,6 +52,7 @@ class ImagePredictions:
     keypoints_xyc: FloatArray | None = None
     masks: NDArray[np.bool_] | None = None
     probabilities: FloatArray | None = None
+    track_ids: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.class_ids)
@@ -61,6 +63,7 @@ class ImagePredictions:
             ("corners_xy", self.corners_xy, (count, 4, 2)),
             ("masks", self.masks, (count, self.height, self.width)),
             ("probabilities", self.probabilities, (len(self.class_names),)),
+            ("track_ids", self.track_ids, (count,)),
         ]
         for name, array, shape in shapes:
             if array is not None and array.shape != shape:
@@ -92,6 +95,7 @@ class ImagePredictions:
             keypoints_xyc=pick(self.keypoints_xyc),
             masks=pick(self.masks),
             probabilities=self.probabilities,
+            track_ids=pick(self.track_ids),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,6 +114,8 @@ class ImagePredictions:
             "class_name": self.class_names[class_id],
             "score": float(self.scores[i]),
         }
+        if self.track_ids is not None:
+            one["track_id"] = int(self.track_ids[i])
         if self.boxes_xyxy is not None:
             one["box_xyxy"] = self.boxes_xyxy[i].tolist()
         if self.corners_xy is not None:

@@ -171,7 +171,8 @@ def _draw_labels(pen: _Pen, canvas: Image, predictions: ImagePredictions, order:
         if outline is None:
             continue
         class_id = int(predictions.class_ids[i])
-        text = f"{_ascii(predictions.class_names[class_id])} {predictions.scores[i]:.2f}"
+        number = "" if predictions.track_ids is None else f"#{predictions.track_ids[i]} "
+        text = f"{number}{_ascii(predictions.class_names[class_id])} {predictions.scores[i]:.2f}"
         font = pen.cv2.FONT_HERSHEY_SIMPLEX
         (text_width, text_height), baseline = pen.cv2.getTextSize(text, font, pen.font_scale, pen.stroke)
         margin = max(text_height // 4, 2)

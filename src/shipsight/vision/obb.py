@@ -20,7 +20,7 @@ from shipsight.vision.heads import decode_candidates
 from shipsight.vision.settings import PredictSettings
 from shipsight.vision.suppression import suppress_rotated
 
-__all__ = ["obb", "rotated_to_corners"]
+__all__ = ["corners_to_rotated", "obb", "rotated_to_corners"]
 
 
 def obb(
@@ -70,3 +70,17 @@ def rotated_to_corners(boxes_xywhr: NDArray[np.float32]) -> NDArray[np.float32]:
     across = np.stack((-half_height * sin, half_height * cos), axis=1)
     outline = (centre + along + across, centre + along - across, centre - along - across, centre - along + across)
     return np.stack(outline, axis=1).astype(np.float32, copy=False)
+
+
+def corners_to_rotated(corners_xy: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turns corners into rotated boxes; undoes `rotated_to_corners`.
+
+    Args:
+        corners_xy: (N, 4, 2) float32 x, y, in the order of the outline.
+
+    Returns:
+        (N, 5) float32 centre x, y, width, height in pixels, angle in radians.
+    """
+    along, across = corners_xy[:, 0] - corners_xy[:, 3], corners_xy[:, 0] - corners_xy[:, 1]
+    sizes = (np.hypot(*along.T), np.hypot(*across.T), np.arctan2(along[:, 1], along[:, 0]))
+    return np.concatenate((corners_xy.mean(axis=1), np.stack(sizes, axis=1)), axis=1)

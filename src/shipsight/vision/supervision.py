@@ -2,7 +2,7 @@
 """Predictions to and from `supervision.Detections`, so that its trackers, zones and annotators can be used.
 
 Leaves to others: everything supervision does. Rules: what supervision has a field for goes there (`xyxy`, `confidence`,
-`class_id`, `mask`), class names into `data["class_name"]`, rotated corners into `data["xyxyxyxy"]`, keypoints
+`class_id`, `mask`, `tracker_id`), class names into `data["class_name"]`, rotated corners into `data["xyxyxyxy"]`, keypoints
 into `data["keypoints_xyc"]` (supervision keeps keypoints in a class of its own that has no boxes). The package is
 loaded on first use. Stable.
 
@@ -57,6 +57,7 @@ def to_supervision(predictions: ImagePredictions) -> Any:  # noqa: ANN401 - supe
         mask=None if predictions.masks is None else predictions.masks.copy(),
         confidence=predictions.scores.copy(),
         class_id=predictions.class_ids.copy(),
+        tracker_id=None if predictions.track_ids is None else predictions.track_ids.copy(),
         data=data,
     )
 
@@ -106,6 +107,7 @@ def from_supervision(
         corners_xy=None if corners is None else np.asarray(corners, dtype=np.float32),
         keypoints_xyc=None if keypoints is None else np.asarray(keypoints, dtype=np.float32),
         masks=None if detections.mask is None else np.asarray(detections.mask, dtype=np.bool_),
+        track_ids=None if detections.tracker_id is None else np.asarray(detections.tracker_id, dtype=np.int64),
     )
     return found.select(np.argsort(-found.scores, kind="stable"))
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["suppress", "suppress_rotated"]
+__all__ = ["probabilistic_iou", "suppress", "suppress_rotated"]
 
 FloatArray = NDArray[np.float32]
 Index = NDArray[np.int64]
@@ -75,7 +75,7 @@ def suppress_rotated(
     count = 0
     for start in range(0, len(order), _BLOCK):
         stop = min(start + _BLOCK, len(order))
-        overlap = _probabilistic_iou(boxes[:stop], boxes[start:stop]) > np.float32(iou)
+        overlap = probabilistic_iou(boxes[:stop], boxes[start:stop]) > np.float32(iou)
         earlier = np.arange(stop)[:, None] < np.arange(start, stop)[None, :]
         free = start + np.flatnonzero(~(overlap & earlier).any(axis=0))
         kept.append(free)
@@ -116,7 +116,7 @@ def _greedy(block: Index, overlaps: NDArray[np.bool_]) -> list[int]:
     return kept
 
 
-def _probabilistic_iou(one: FloatArray, other: FloatArray) -> FloatArray:
+def probabilistic_iou(one: FloatArray, other: FloatArray) -> FloatArray:
     """Returns (N, M): 1 - the Hellinger distance of the boxes taken as Gaussians."""
     a1, b1, c1 = (term[:, None] for term in _covariance(one))
     a2, b2, c2 = _covariance(other)
