@@ -36,6 +36,19 @@ def test_an_image_gives_what_the_library_gives(server: Served, digits_bundle: Pa
         assert all(f"{stage};dur=" in stages for stage in ("queue", "decode", "prepare", "infer", "postprocess"))
 
 
+def test_windows_give_what_the_library_gives(server: Served, digits_bundle: Path, jpeg: bytes) -> None:
+    with shipsight.load(digits_bundle) as predictor, server.client as client:
+        expected = predictor.predict(jpeg, conf=0.05, tile=160, overlap=0.25, whole=False).to_dict()["images"]
+        options = {"conf": 0.05, "tile": 160, "overlap": 0.25, "whole": "false"}
+        answer = client.post(PREDICT, content=jpeg, params=options)
+        assert answer.status_code == 200, answer.text
+        ours, theirs = answer.json()["images"][0]["predictions"], expected[0]["predictions"]
+        assert [one["class_id"] for one in ours] == [one["class_id"] for one in theirs]
+        plain = client.post(PREDICT, content=jpeg, params={"conf": 0.05}).json()["images"][0]["predictions"]
+        assert ours != plain
+        assert "infer;dur=" in answer.headers["server-timing"]
+
+
 def test_forms_and_json_carry_several_images(server: Served, jpeg: bytes) -> None:
     with server.client as client:
         one = client.post(PREDICT, content=jpeg).json()["images"][0]["predictions"]
@@ -100,6 +113,10 @@ def test_options_do_what_they_say(server: Served, jpeg: bytes) -> None:
         ({"params": {"classes": "99"}}, 400, "usage"),
         ({"params": {"agnostic_nms": "perhaps"}}, 400, "usage"),
         ({"params": {"confidence": "0.5"}}, 400, "usage"),
+        ({"params": {"tile": "8"}}, 400, "usage"),
+        ({"params": {"tile": "160", "overlap": "1"}}, 400, "usage"),
+        ({"params": {"overlap": "0.2"}}, 400, "usage"),
+        ({"params": {"tile": "32", "overlap": "0.5"}}, 413, "limit"),
         ({"params": {"variant": "gone"}}, 404, "not-found"),
         ({"params": {"deadline_ms": "0"}}, 400, "usage"),
         ({"url": "/v1/models/other/predict"}, 404, "not-found"),

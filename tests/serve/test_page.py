@@ -117,3 +117,30 @@ def test_the_page_shows_models_and_the_boxes_of_a_chosen_image(
     tab.call("DOM.setFileInputFiles", nodeId=chooser, files=[str(other)])
     assert tab.wait_for("document.getElementById('told').className === 'failed'")
     assert [one for one in tab.complaints if "415" not in one and "400" not in one] == []
+
+
+def test_a_page_of_this_server_streams_frames_from_a_canvas(server: Served, tab: Tab) -> None:
+    tab.call("Page.navigate", url=f"{server.url}/")
+    assert tab.wait_for("document.getElementById('state').textContent === 'ready'")
+    tab.value(
+        """
+        window.told = []
+        const canvas = new OffscreenCanvas(64, 48)
+        canvas.getContext('2d').fillRect(8, 8, 16, 16)
+        const socket = new WebSocket(`ws://${location.host}/v1/models/digits/stream?track=true`)
+        socket.onclose = event => window.told.push({closed: event.code})
+        socket.onmessage = event => {
+            window.told.push(JSON.parse(event.data))
+            if (window.told.length === 3) socket.close(1000)
+            else send()
+        }
+        const send = async () => socket.send(await canvas.convertToBlob({type: 'image/jpeg'}))
+        socket.onopen = send
+        """
+    )
+    assert tab.wait_for("window.told.length") is not None
+    assert tab.wait_for("window.told.at(-1).closed") == 1000
+    told = tab.value("window.told")
+    assert [one.get("frame") for one in told] == [0, 1, 2, None]
+    assert told[0]["images"][0]["width"] == 64
+    assert tab.complaints == []

@@ -49,11 +49,14 @@ def serve_command(
     body_mb: Annotated[float, typer.Option(help="Largest body in 2^20 bytes.")] = 32,
     max_pixels: Annotated[int, typer.Option(help="Most pixels of an image.")] = 50_000_000,
     max_images: Annotated[int, typer.Option(help="Most images of a request.")] = 16,
+    max_windows: Annotated[int, typer.Option(help="Most windows that a request's images are cut into.")] = 64,
     max_connections: Annotated[int, typer.Option(help="Most open connections.")] = 512,
     max_requests: Annotated[int, typer.Option(help="Most requests at once.")] = 256,
     head_seconds: Annotated[float, typer.Option(help="Seconds for a request's head to come.")] = 10.0,
     body_seconds: Annotated[float, typer.Option(help="Seconds for a request's body to come.")] = 30.0,
     deadline: Annotated[float, typer.Option(help="Seconds for an answer where a request names none.")] = 10.0,
+    max_streams: Annotated[int, typer.Option(help="Most streams of video at once.")] = 32,
+    stream_seconds: Annotated[float, typer.Option(help="Seconds for a stream's next frame to come.")] = 60.0,
     tls_cert: Annotated[
         Path | None, typer.Option(help="Certificate in PEM, with those between it and its authority.")
     ] = None,
@@ -98,7 +101,15 @@ def serve_command(
     """Answer requests with bundles, each ready only once its golden set was replayed here."""
     from importlib.util import find_spec
 
-    for package in ("uvicorn", "starlette", "uvloop", "httptools", "prometheus_client", "python_multipart"):
+    for package in (
+        "uvicorn",
+        "starlette",
+        "uvloop",
+        "httptools",
+        "prometheus_client",
+        "python_multipart",
+        "websockets",
+    ):
         if find_spec(package) is None:
             raise MissingDependencyError(
                 f"package {package} is not installed", hint="Run: pip install 'shipsight[serve]'"
@@ -140,11 +151,14 @@ def serve_command(
             body_bytes=int(body_mb * 2**20),
             image_pixels=max_pixels,
             images=max_images,
+            windows=max_windows,
             connections=max_connections,
             requests=max_requests,
             header_s=head_seconds,
             body_s=body_seconds,
             deadline_s=deadline,
+            streams=max_streams,
+            stream_idle_s=stream_seconds,
         ),
         repository=repository,
         memory_mb=memory_mb,

@@ -18,6 +18,7 @@ class Limits:
         body_bytes: most bytes of a body.
         image_pixels: most pixels of an image, told from its header.
         images: most images of a request.
+        windows: most windows that the images of a request may be cut into together.
         detections: most predictions of an image that a request may ask for.
         head_bytes: most bytes of a request's head.
         headers: most headers of a request.
@@ -27,11 +28,14 @@ class Limits:
         requests: most requests that are predicted on or wait for it.
         deadline_s: seconds within which an answer must come where a request does not say.
         longest_deadline_s: most seconds that a request may give.
+        streams: most streams of video that are open at once.
+        stream_idle_s: seconds within which a stream's next frame must have come, and its answer been taken.
     """
 
     body_bytes: int = 32 * 2**20
     image_pixels: int = 50_000_000
     images: int = 16
+    windows: int = 64
     detections: int = 1000
     head_bytes: int = 64 * 2**10
     headers: int = 128
@@ -41,6 +45,8 @@ class Limits:
     requests: int = 256
     deadline_s: float = 10.0
     longest_deadline_s: float = 120.0
+    streams: int = 32
+    stream_idle_s: float = 60.0
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:

@@ -113,13 +113,25 @@ def _make_server(
     from shipsight.serve.http import build_app
     from shipsight.serve.http.connections import limit_connections
     from shipsight.serve.http.slow_clients import limit_heads
+    from shipsight.serve.http.stream import Streams
 
     limits = options.limits
     protocol = limit_connections(limit_heads(limits.header_s), limits, partial(metrics.request_done, "unread"))
-
+    streams = Streams(service, limits)
     config = uvicorn.Config(
-        build_app(service, metrics, vertex=options.vertex, logs_requests=options.logs.requests, traces=traces),
+        build_app(
+            service,
+            metrics,
+            streams=streams,
+            vertex=options.vertex,
+            logs_requests=options.logs.requests,
+            traces=traces,
+        ),
         http=protocol,
+        ws="websockets-sansio",
+        ws_max_size=limits.body_bytes,
+        # Images do not shrink, and what does not unpack cannot be a bomb.
+        ws_per_message_deflate=False,
         loop="uvloop",
         lifespan="off",
         log_config=None,
@@ -143,6 +155,14 @@ def _make_server(
         )
     # Signals are this process's own affair.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+    cut = server.shutdown
+
+    async def shutdown(sockets: list[socket.socket] | None = None) -> None:
+        # Else uvicorn ends them in the middle of a frame, and calls it a restart.
+        await streams.leave(options.drain_s)
+        await cut(sockets)
+
+    server.shutdown = shutdown  # type: ignore[method-assign]
     return server
 
 

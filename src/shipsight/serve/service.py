@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from shipsight.access import Principal
 from shipsight.errors import (
+    DeadlineError,
     InputError,
     LimitError,
     NotFoundError,
@@ -39,7 +40,15 @@ from shipsight.serve.runner import Runner
 from shipsight.serve.scheduler import LaneClosedError, Scheduler
 from shipsight.serve.shadow import Mirrored, Shadow
 from shipsight.serve.steps import Seen, StepTable
-from shipsight.vision import PredictSettings, decode_image, postprocess, prepare, to_tensor
+from shipsight.vision import (
+    PredictSettings,
+    TileSettings,
+    decode_image,
+    postprocess,
+    predict_windows,
+    prepare,
+    to_tensor,
+)
 
 __all__ = ["Answer", "EncodedImage", "Observer", "PredictionService", "Question", "Target"]
 
@@ -87,6 +96,7 @@ class Question:
         images: one and more.
         settings: thresholds.
         deadline_s: seconds from now within which the answer must come, None for the server's default.
+        tiles: how images are cut into windows, None for not at all.
         render: makes something of pixels and predictions in the same job (a drawn image), None for nothing.
     """
 
@@ -94,6 +104,7 @@ class Question:
     images: Sequence[EncodedImage]
     settings: PredictSettings = PredictSettings()
     deadline_s: float | None = None
+    tiles: TileSettings | None = None
     render: Callable[[Pixels, ImagePredictions], bytes] | None = None
 
 
@@ -186,6 +197,23 @@ class PredictionService:
             images=tuple(one.predictions for one in done),
         )
         return Answer(predictions, stages, tuple(one.rendered for one in done if one.rendered is not None))
+
+    def check(self, principal: Principal, target: Target, settings: PredictSettings) -> Card:
+        """Refuses what no image could be asked with; returns the model's card.
+
+        Args:
+            principal: who asks.
+            target: of whom.
+            settings: thresholds.
+
+        Raises:
+            NotFoundError, NotReadyError: of the model.
+            LimitError, UsageError: the settings ask for more than is allowed, or for what there is not.
+        """
+        runner = self.models.get(target.model, target.version, target.key).runner(target.variant)
+        self._check_most("max_det", settings.max_det, self.limits.detections)
+        _check_classes(settings, runner.card)
+        return runner.card
 
     def leave(self) -> None:
         """Is no more ready: the server drains."""
@@ -380,19 +408,26 @@ class PredictionService:
         if steps is not None:
             seen = steps.before(pixels)
             watch.end("steps")
-        prepared, geometry = prepare(seen.image_rgb, runner.card.input)
-        tensor = to_tensor(prepared, runner.card.input, runner.variant.layout)
-        watch.end("prepare")
-        outputs = runner.infer(tensor, is_alone=is_alone)
-        watch.end("infer")
-        predictions = postprocess(
-            outputs,
-            card=runner.card,
-            form=runner.variant.form,
-            geometry=geometry,
-            settings=question.settings,
-            source=image.source,
-        )
+
+        def predict(part: Pixels) -> ImagePredictions:
+            prepared, geometry = prepare(part, runner.card.input)
+            tensor = to_tensor(prepared, runner.card.input, runner.variant.layout)
+            watch.end("prepare")
+            outputs = runner.infer(tensor, is_alone=is_alone)
+            watch.end("infer")
+            predicted = postprocess(
+                outputs,
+                card=runner.card,
+                form=runner.variant.form,
+                geometry=geometry,
+                settings=question.settings,
+                source=image.source,
+            )
+            watch.end("postprocess")
+            return predicted
+
+        is_whole = question.tiles is None
+        predictions = predict(seen.image_rgb) if is_whole else self._tiled(seen.image_rgb, predict, runner, question)
         if steps is not None:
             watch.end("postprocess")
             predictions = steps.after(seen.shown_rgb, seen.place(predictions))
@@ -403,15 +438,36 @@ class PredictionService:
             self._observer.image_done(model.name, model.version, runner.variant.name, watch.stages_ms)
         return _Done(predictions, watch.stages_ms, rendered, tuple(watch.spans))
 
+    def _tiled(
+        self, pixels: Pixels, predict: Callable[[Pixels], ImagePredictions], runner: Runner, question: Question
+    ) -> ImagePredictions:
+        assert question.tiles is not None  # the caller asked
+        until_s = self._deadline(question.deadline_s)
+
+        def in_time(part: Pixels) -> ImagePredictions:
+            # One image may be many windows: work that nobody can use ends between them.
+            if self._clock() > until_s:
+                raise DeadlineError("the answer's time passed between windows", where="tile")
+            return predict(part)
+
+        return predict_windows(
+            pixels,
+            in_time,
+            tiles=question.tiles,
+            settings=question.settings,
+            task=runner.card.task,
+            most=max(self.limits.windows // len(question.images), 1),
+        )
+
     def _check(self, question: Question) -> None:
         if not question.images:
             raise UsageError("a request needs an image", where="images", got=0)
-        for name, got, most in (
-            ("images", len(question.images), self.limits.images),
-            ("max_det", question.settings.max_det, self.limits.detections),
-        ):
-            if got > most:
-                raise LimitError("more than this server allows", where=name, expected=f"at most {most}", got=got)
+        self._check_most("images", len(question.images), self.limits.images)
+        self._check_most("max_det", question.settings.max_det, self.limits.detections)
+
+    def _check_most(self, name: str, got: int, most: int) -> None:
+        if got > most:
+            raise LimitError("more than this server allows", where=name, expected=f"at most {most}", got=got)
 
     def _deadline(self, asked_s: float | None) -> float:
         most = self.limits.longest_deadline_s

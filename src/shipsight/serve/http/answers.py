@@ -22,7 +22,7 @@ from shipsight.errors import (
 )
 from shipsight.serve.request_notes import note_error
 
-__all__ = ["error_answer", "headers_of", "json_answer", "status_of"]
+__all__ = ["error_answer", "headers_of", "json_answer", "shown", "status_of"]
 
 _STATUSES: tuple[tuple[type[ShipsightError], int], ...] = (
     (NotFoundError, 404),
@@ -56,7 +56,7 @@ def error_answer(error: ShipsightError) -> Response:
     """Returns `{"error": {code, what, where, expected, got, hint}}`; 503 and 504 say when to ask again."""
     note_error(error.code)
     status = status_of(error)
-    return json_answer({"error": _shown(error, status)}, status, headers_of(error))
+    return json_answer({"error": shown(error)}, status, headers_of(error))
 
 
 def headers_of(error: ShipsightError) -> dict[str, str]:
@@ -64,7 +64,9 @@ def headers_of(error: ShipsightError) -> dict[str, str]:
     return {"retry-after": str(error.retry_after_s)} if isinstance(error, ServiceError) else {}
 
 
-def _shown(error: ShipsightError, status: int) -> dict[str, Any]:
+def shown(error: ShipsightError) -> dict[str, Any]:
+    """Returns what a client may know of an error: `code, what, where, expected, got, hint`."""
     told = {name: None if text is None else text[:_MOST_CHARACTERS] for name, text in error.to_dict().items()}
     # What went wrong inside, or with a bundle, may name files of this machine.
-    return told if status not in (422, 500) else {**told, "where": None, "expected": None, "got": None}
+    is_inside = status_of(error) in (422, 500)
+    return {**told, "where": None, "expected": None, "got": None} if is_inside else told

@@ -22,6 +22,7 @@ from shipsight.serve.http.native import native_routes
 from shipsight.serve.http.open_inference import open_inference_routes
 from shipsight.serve.http.request_log import RequestLog
 from shipsight.serve.http.rollout import rollout_routes
+from shipsight.serve.http.stream import Streams, stream_routes
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.models import ModelState
 from shipsight.serve.options import VertexRoutes
@@ -65,6 +66,7 @@ def build_app(
     service: PredictionService,
     metrics: Metrics,
     *,
+    streams: Streams,
     vertex: VertexRoutes | None = None,
     logs_requests: bool = True,
     traces: Traces | None = None,
@@ -74,6 +76,7 @@ def build_app(
     Args:
         service: answers.
         metrics: counts.
+        streams: of video.
         vertex: routes that Vertex AI named, None outside of it.
         logs_requests: whether each request is told in the log.
         traces: where spans go, None for nowhere.
@@ -122,6 +125,7 @@ def build_app(
         DescribedRoute("/openapi.json", openapi, method="GET", described=_OPENAPI),
         *native_routes(service),
         *rollout_routes(service),
+        *stream_routes(streams),
         *open_inference_routes(service),
         *cloud_routes(service, vertex),
     ]
@@ -153,15 +157,17 @@ class _Counted:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         status = 500
 
         async def counted(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
+            elif message["type"] == "websocket.accept":
+                status = 101
             await send(message)
 
         try:

@@ -30,6 +30,7 @@ _MEANINGS = {
     413: "a limit: bytes, pixels, images, predictions, time for the body",
     415: "not an accepted image format",
     422: "a bundle that cannot be brought into service",
+    426: "the request did not ask for WebSocket",
     431: "too many or too large headers",
     500: "a bug; the details are in the server's log",
     503: "overloaded or not ready",

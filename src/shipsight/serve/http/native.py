@@ -3,7 +3,7 @@
 
 POST /v1/models/{model}[/versions/{version}]/predict
     body      image/* (one image), multipart/form-data (several files), or JSON {"images": [base64, ...]}
-    query     conf, iou, max_det, classes, agnostic_nms, variant, deadline_ms
+    query     conf, iou, max_det, classes, agnostic_nms, variant, deadline_ms, tile, overlap, whole
     Accept    application/json (default), image/jpeg (drawn; one image), application/vnd.coco+json
 GET  /v1/models, /v1/models/{model}, /v1/me
 """
@@ -37,12 +37,23 @@ from shipsight.serve.http.schemas import ref, thresholds
 from shipsight.serve.limits import Limits
 from shipsight.serve.models import ServedModel
 from shipsight.serve.service import Answer, EncodedImage, PredictionService, Question, Target
-from shipsight.vision import PredictSettings
+from shipsight.vision import PredictSettings, TileSettings
 from shipsight.vision.draw import draw
 
-__all__ = ["describe_model", "native_routes", "options_of", "predict", "prediction_operation"]
+__all__ = [
+    "check_options",
+    "describe_model",
+    "native_routes",
+    "options_of",
+    "predict",
+    "prediction_operation",
+    "query_settings",
+    "query_tiles",
+    "read_flag",
+    "read_number",
+]
 
-_OPTIONS = ("conf", "iou", "max_det", "classes", "agnostic_nms", "variant", "deadline_ms")
+_OPTIONS = ("conf", "iou", "max_det", "classes", "agnostic_nms", "variant", "deadline_ms", "tile", "overlap", "whole")
 _TRUTHS = ("true", "false", "True", "False", "1", "0")
 _TAG = "native"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -94,12 +105,20 @@ def prediction_operation(limits: Limits, *, tag: str = _TAG, more: Sequence[Oper
     """
     settings = thresholds(limits)
     # In a query there are no types: these texts are what is read as one of the two.
-    settings["agnostic_nms"] = {**settings["agnostic_nms"], "type": "string", "enum": list(_TRUTHS), "default": "false"}
+    truth = {"type": "string", "enum": list(_TRUTHS)}
+    settings["agnostic_nms"] = {**settings["agnostic_nms"], **truth, "default": "false"}
     longest_ms = limits.longest_deadline_s * 1e3
     options = {
         **settings,
         "variant": {"type": "string", "description": "one that the server offers"},
         "deadline_ms": {"type": "number", "exclusiveMinimum": 0, "maximum": longest_ms},
+        "tile": {
+            "type": "integer",
+            "minimum": 32,
+            "description": "side of the windows that images are cut into, pixels",
+        },
+        "overlap": {"type": "number", "minimum": 0, "maximum": 0.9, "default": TileSettings.overlap},
+        "whole": {**truth, "default": "true", "description": "whether the whole image is a window, too"},
     }
     assert tuple(options) == _OPTIONS
     bytes_of_file = {"type": "string", "contentMediaType": "application/octet-stream"}
@@ -219,7 +238,7 @@ async def predict(
     Raises:
         ShipsightError: as `PredictionService.predict`; and what cannot be read.
     """
-    _check_options(options)
+    check_options(options)
     wants_picture = _wants(request, "image/jpeg")
     images = await _read_images(request, service.limits)
     if wants_picture and len(images) != 1:
@@ -229,8 +248,9 @@ async def predict(
     question = Question(
         target=Target(model, version, options.get("variant"), **read_key(request)),
         images=images,
-        settings=_settings(options),
-        deadline_s=_number(options, "deadline_ms", 0.0) / 1e3 if "deadline_ms" in options else None,
+        settings=query_settings(options),
+        deadline_s=read_number(options, "deadline_ms", 0.0) / 1e3 if "deadline_ms" in options else None,
+        tiles=query_tiles(options),
         render=_draw if wants_picture else None,
     )
     told = await service.predict(principal, question)
@@ -251,28 +271,76 @@ def _wants(request: Request, kind: str) -> bool:
     return any(part.partition(";")[0].strip() == kind for part in request.headers.get("accept", "").split(","))
 
 
-def _check_options(options: Mapping[str, str]) -> None:
-    unknown = sorted(set(options) - set(_OPTIONS))
+def check_options(options: Mapping[str, str], *, more: Sequence[str] = ()) -> None:
+    """Refuses a query that names what there is not.
+
+    Args:
+        options: the query.
+        more: names that this route knows beside the protocol's own.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    known = (*_OPTIONS, *more)
+    unknown = sorted(set(options) - set(known))
     if unknown:
-        raise UsageError("no such option", where=", ".join(unknown)[:200], expected=", ".join(_OPTIONS))
+        raise UsageError("no such option", where=", ".join(unknown)[:200], expected=", ".join(known))
 
 
-def _settings(options: Mapping[str, str]) -> PredictSettings:
+def query_settings(options: Mapping[str, str]) -> PredictSettings:
+    """Reads the thresholds of a query.
+
+    Raises:
+        UsageError: a value does not fit.
+    """
     defaults = PredictSettings()
     classes = options.get("classes")
-    agnostic = options.get("agnostic_nms", "false")
-    if agnostic not in _TRUTHS:
-        raise UsageError("not a truth value", where="agnostic_nms", expected="true or false", got=agnostic[:40])
     return PredictSettings(
-        conf=_number(options, "conf", defaults.conf),
-        iou=_number(options, "iou", defaults.iou),
+        conf=read_number(options, "conf", defaults.conf),
+        iou=read_number(options, "iou", defaults.iou),
         max_det=_whole("max_det", options.get("max_det", str(defaults.max_det))),
         classes=None if classes is None else tuple(_whole("classes", one) for one in classes.split(",")),
-        agnostic_nms=agnostic in ("true", "True", "1"),
+        agnostic_nms=read_flag(options, "agnostic_nms"),
     )
 
 
-def _number(options: Mapping[str, str], name: str, default: float) -> float:
+def query_tiles(options: Mapping[str, str]) -> TileSettings | None:
+    """Reads how images are to be cut, None for not at all.
+
+    Raises:
+        UsageError: a value does not fit, or says how to cut where nothing is cut.
+    """
+    tile = options.get("tile")
+    if tile is None:
+        alone = sorted({"overlap", "whole"} & set(options))
+        if alone:
+            raise UsageError("says how to cut, but not that", where=", ".join(alone), expected="tile as well")
+        return None
+    return TileSettings(
+        size=_whole("tile", tile),
+        overlap=read_number(options, "overlap", TileSettings.overlap),
+        whole=read_flag(options, "whole", default=True),
+    )
+
+
+def read_flag(options: Mapping[str, str], name: str, *, default: bool = False) -> bool:
+    """Reads a truth value of a query.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    text = options.get(name, str(default))
+    if text not in _TRUTHS:
+        raise UsageError("not a truth value", where=name, expected="true or false", got=text[:40])
+    return text in ("true", "True", "1")
+
+
+def read_number(options: Mapping[str, str], name: str, default: float) -> float:
+    """Reads a number of a query.
+
+    Raises:
+        UsageError: it is none.
+    """
     text = options.get(name)
     if text is None:
         return default

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from shipsight.errors import UsageError
 
@@ -13,7 +13,7 @@ KEY_HEADER = "x-routing-key"
 _LONGEST = 256
 
 
-def read_key(request: Request) -> dict[str, str]:
+def read_key(request: HTTPConnection) -> dict[str, str]:
     """Returns the key of a request as an argument of `Target`; nothing where the client gives none.
 
     Raises:
