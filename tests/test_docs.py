@@ -23,7 +23,7 @@ PAGES = sorted(
     for page in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("examples/**/*.md"))
     if page.is_file()
 )
-VERBS = ("build", "inspect", "verify", "predict", "evaluate", "bench", "serve", "promote", "rollback")
+VERBS = ("build", "inspect", "verify", "predict", "evaluate", "bench", "serve", "promote", "rollback", "watch")
 
 
 def options_of(verb: str) -> set[str]:

@@ -29,7 +29,8 @@
     |   |-- OverloadedError       would be too late, so not begun
     |   |-- DeadlineError         became too late while it waited
     |   |-- NotReadyError         the model is loading, failed its replay or is leaving
-    |   `-- EngineDiedError       the model's worker process ended before it answered
+    |   |-- EngineDiedError       the model's worker process ended before it answered
+    |   `-- StreamLostError       a source of video gives no frames any more
     `-- InternalError         us: a bug                                                exit 70
 
 Rules: a class has one stable `code`; messages are built from the typed fields (what, where, expected, got, hint) and
@@ -71,6 +72,7 @@ __all__ = [
     "ServiceError",
     "ShipsightError",
     "StepError",
+    "StreamLostError",
     "TamperedError",
     "TensorError",
     "UnnamedFileError",
@@ -351,6 +353,12 @@ class EngineDiedError(ServiceError):
     """The worker process that runs a model's engine ended before it answered; it is being started again."""
 
     code = "engine-died"
+
+
+class StreamLostError(ServiceError):
+    """A camera or stream gave no frame for as long as it was waited for."""
+
+    code = "stream-lost"
 
 
 class InternalError(ShipsightError):

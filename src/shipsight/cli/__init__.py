@@ -19,7 +19,7 @@ from shipsight.errors import InternalError, ShipsightError
 
 __all__ = ["VERBS", "main", "make_app"]
 
-VERBS = ("build", "inspect", "verify", "predict", "evaluate", "bench", "serve", "promote", "rollback")
+VERBS = ("build", "inspect", "verify", "predict", "evaluate", "bench", "serve", "promote", "rollback", "watch")
 """Each is `VERB_command` in a file of its own."""
 
 
