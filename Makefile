@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := src tests bench examples
 
-.PHONY: demo test test-all check format gpu clean
+.PHONY: demo test test-all check format protos gpu clean
 
 # Two commands for a newcomer -----------------------------------------------------------------------------------------
 
@@ -36,6 +36,11 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+
+# What gRPC speaks, from its description; a test tells when this was forgotten.
+protos: $(VENV)/.dev
+	$(BIN)/python -m grpc_tools.protoc --proto_path=src/shipsight/serve/grpc \
+		--descriptor_set_out=src/shipsight/serve/grpc/open_inference.binpb open_inference.proto
 
 gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest -m gpu tests/gpu

@@ -33,6 +33,7 @@ class Served:
     process: subprocess.Popen[str]
     url: str
     models: list[dict[str, Any]]
+    grpc: str = ""  # host:port
 
     @property
     def client(self) -> httpx.Client:
@@ -118,7 +119,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
         assert process.stdout is not None
         ready = next(read_events(process.stdout))
         assert ready.get("event") == "ready", ready
-        started.append(Served(process, ready["url"], ready["models"]))
+        grpc = (ready.get("grpc") or "").removeprefix("grpc://")
+        started.append(Served(process, ready["url"], ready["models"], grpc))
         return started[-1]
 
     yield run
@@ -129,7 +131,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 @pytest.fixture(scope="session")
 def server(start: Callable[..., Served], digits_bundle: Path) -> Served:
     """One server for tests that leave it as it was."""
-    return start(digits_bundle, "--variant", "all", "--streams", "2", "--body-mb", "8", "--max-images", "3")
+    limits = ("--body-mb", "8", "--max-images", "3")
+    return start(digits_bundle, "--variant", "all", "--streams", "2", "--grpc-port", "0", *limits)
 
 
 @pytest.fixture(scope="session")

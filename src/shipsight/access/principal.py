@@ -53,6 +53,10 @@ class Principal:
     name: str
     certificate: Certificate | None = None
 
+    def told(self) -> str:
+        """Returns the principal as a record tells it: `loopback`, `certificate:CN=camera-1`."""
+        return self.kind.value if self.kind is PrincipalKind.LOOPBACK else f"{self.kind.value}:{self.name}"
+
 
 LOOPBACK = Principal(PrincipalKind.LOOPBACK, "this machine")
 """Anyone who reaches a server that listens on this machine alone."""

@@ -37,6 +37,7 @@ def serve_command(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on: this machine's own.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 for any free one.")] = 8000,
+    grpc_port: Annotated[int | None, typer.Option(help="Port for gRPC; 0 for any free one; default: no gRPC.")] = None,
     variant: Annotated[
         list[str] | None, typer.Option(help="Variant that requests may choose; repeatable; `all` for all.")
     ] = None,
@@ -101,7 +102,7 @@ def serve_command(
     """Answer requests with bundles, each ready only once its golden set was replayed here."""
     from importlib.util import find_spec
 
-    for package in (
+    packages = [
         "uvicorn",
         "starlette",
         "uvloop",
@@ -109,7 +110,8 @@ def serve_command(
         "prometheus_client",
         "python_multipart",
         "websockets",
-    ):
+    ]
+    for package in packages + (["grpc", "grpc_health"] if grpc_port is not None else []):
         if find_spec(package) is None:
             raise MissingDependencyError(
                 f"package {package} is not installed", hint="Run: pip install 'shipsight[serve]'"
@@ -127,6 +129,7 @@ def serve_command(
         bind_listener,
         parse_share,
         parse_steps,
+        reserve_port,
     )
     from shipsight.serve.logs import configure_logs, fields
 
@@ -134,6 +137,7 @@ def serve_command(
         bundles=tuple(bundles or ()),
         host=host,
         port=port,
+        grpc_port=grpc_port,
         workers=workers,
         opening=OpenSettings(
             variants=tuple(variant or ()),
@@ -176,12 +180,18 @@ def serve_command(
     allow_descriptors(options.limits.connections)
     listener = bind_listener(options.host, options.port)
     address = _address(listener.getsockname(), name)
+    grpc_address = None
+    if options.grpc_port is not None:
+        # Open as long as this process: the number stays, whatever becomes of the serving process.
+        kept = reserve_port(options.host, options.grpc_port)
+        options = replace(options, grpc_port=kept.getsockname()[1])
+        grpc_address = _address(kept.getsockname(), name, scheme="grpc")
 
     def ready(models: list[dict[str, Any]]) -> None:
         if as_json:
-            _tell({"event": "ready", "url": address, "models": models})
+            _tell({"event": "ready", "url": address, "grpc": grpc_address, "models": models})
         else:
-            _print_ready(address, models, options.tls)
+            _print_ready(address, grpc_address, models, options.tls)
 
     def death(status: int, pause_s: float) -> None:
         if as_json:
@@ -270,13 +280,13 @@ def _check_tls(settings: TlsSettings, host: str) -> str:
     return certificate.name_for(host)
 
 
-def _address(bound: tuple[Any, ...], tls_name: str | None) -> str:
+def _address(bound: tuple[Any, ...], tls_name: str | None, scheme: str = "http") -> str:
     name = tls_name or bound[0]
     host = f"[{name}]" if ":" in name else name
-    return f"{'https' if tls_name else 'http'}://{host}:{bound[1]}"
+    return f"{scheme}{'s' if tls_name else ''}://{host}:{bound[1]}"
 
 
-def _print_ready(address: str, models: list[dict[str, Any]], tls: TlsSettings | None) -> None:
+def _print_ready(address: str, grpc_address: str | None, models: list[dict[str, Any]], tls: TlsSettings | None) -> None:
     from shipsight.serve.tls import ClientDemand
 
     console = screen()
@@ -292,6 +302,7 @@ def _print_ready(address: str, models: list[dict[str, Any]], tls: TlsSettings | 
         f"  page      {address}/",
         f"  health    {address}/healthz   {address}/readyz",
         f"  metrics   {address}/metrics",
+        *([] if grpc_address is None else [f"  gRPC      {grpc_address}"]),
         f"  try it    {' '.join(curl)} --data-binary @photo.jpg {address}/v1/models/{name}/predict",
     ):
         console.print(line, soft_wrap=True, markup=False)

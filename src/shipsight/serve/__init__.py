@@ -11,7 +11,7 @@ from shipsight.serve.opening import OpenSettings
 from shipsight.serve.options import ServeOptions, VertexRoutes
 from shipsight.serve.rollout import RolloutOptions, parse_share
 from shipsight.serve.step_settings import StepSettings, parse_steps
-from shipsight.serve.supervisor import Supervisor, bind_listener
+from shipsight.serve.supervisor import Supervisor, bind_listener, reserve_port
 from shipsight.serve.systemd import ServiceManager
 from shipsight.serve.tls import TlsSettings
 
@@ -30,4 +30,5 @@ __all__ = [
     "bind_listener",
     "parse_share",
     "parse_steps",
+    "reserve_port",
 ]

@@ -44,8 +44,8 @@ class Metrics(Observer):
         for stage, ms in stages_ms.items():
             self._stages.labels(model, version, variant, stage).observe(ms / 1e3)
 
-    def request_done(self, route: str, status: int) -> None:
-        """Counts a request."""
+    def request_done(self, route: str, status: int | str) -> None:
+        """Counts a request: HTTP's status is a number, gRPC's a name."""
         self._requests.labels(route, str(status)).inc()
 
     def watch(self, models: Models, scheduler: Scheduler, rollouts: RolloutControl) -> None:

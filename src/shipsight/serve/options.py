@@ -50,6 +50,7 @@ class ServeOptions:
         rollout: of requests over versions.
         host: address that is listened on; a loopback address.
         port: TCP port, 0 for any free one.
+        grpc_port: TCP port for gRPC, 0 for any free one, None for no gRPC.
         workers: threads that decode, infer and postprocess; None for two more than the cores.
         opening: how variants are opened.
         drain_s: seconds that requests in flight are given when the server leaves.
@@ -65,6 +66,7 @@ class ServeOptions:
     bundles: tuple[Path, ...]
     host: str = "127.0.0.1"
     port: int = 8000
+    grpc_port: int | None = None
     workers: int | None = None
     opening: OpenSettings = field(default_factory=OpenSettings)
     drain_s: float = 20.0
@@ -92,6 +94,10 @@ class ServeOptions:
             raise UsageError("no such port", where="--port", expected="0 to 65535", got=self.port)
         if self.hang_s < 3:
             raise UsageError("too short", where="--hang-seconds", expected="3 or more", got=self.hang_s)
+        if self.grpc_port is not None and not 0 <= self.grpc_port <= 65535:
+            raise UsageError("no such port", where="--grpc-port", expected="0 to 65535", got=self.grpc_port)
+        if self.grpc_port and self.grpc_port == self.port:
+            raise UsageError("HTTP and gRPC need a port each", where="--grpc-port", got=self.grpc_port)
         if self.workers is not None and self.workers < 1:
             raise UsageError("too few", where="--workers", expected="1 or more", got=self.workers)
         if self.host != "localhost":

@@ -15,6 +15,7 @@ import socket
 import ssl
 import sys
 import threading
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from shipsight.serve.isolation import end_with_parent
 from shipsight.serve.logs import configure_logs
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.models import Models
+from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.options import ServeOptions
 from shipsight.serve.repository import Repository
 from shipsight.serve.rollout_control import RolloutControl
@@ -33,7 +35,7 @@ from shipsight.serve.service import PredictionService
 from shipsight.serve.shadow import Shadow
 from shipsight.serve.signs import SIGN_S, Reporter
 from shipsight.serve.steps import StepTable
-from shipsight.serve.tls import Reloaded, make_context
+from shipsight.serve.tls import Reloaded, grpc_credentials, make_context
 from shipsight.serve.traces import Traces
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ __all__ = ["main"]
 _log = logging.getLogger("shipsight.serve")
 _KEEP_ALIVE_S = 75
 _CERTIFICATES_S = 1.0
+_LOOK_EVERY_S = 0.05
 
 
 def serve(options: ServeOptions, listener: socket.socket, report: Reporter) -> int:
@@ -73,13 +76,20 @@ def serve(options: ServeOptions, listener: socket.socket, report: Reporter) -> i
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
     models.is_starting = True
-    loader = threading.Thread(target=_load, args=(service, steps, options, stopping, report), name="shipsight-loader")
+    ports: Future[None] = Future()
+    loader = threading.Thread(
+        target=_load, args=(service, steps, options, stopping, report, ports), name="shipsight-loader"
+    )
     loader.start()
     traces = None if options.traces is None else Traces(options.traces)
-    server = _make_server(options, service, metrics, contexts, traces)
+    protocol = OpenInference(service)
+    server = _make_server(options, service, metrics, protocol, contexts, traces)
     stopping.watch(server)
-    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        runner.run(_answer(server, listener, report))
+    try:
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(_answer(options, server, listener, report, protocol, metrics, ports))
+    finally:
+        ports.cancel()
     loader.join()
     rollouts.close()
     models.close()
@@ -104,6 +114,7 @@ def _make_server(
     options: ServeOptions,
     service: PredictionService,
     metrics: Metrics,
+    open_inference: OpenInference,
     contexts: Reloaded[ssl.SSLContext] | None,
     traces: Traces | None,
 ) -> uvicorn.Server:
@@ -122,6 +133,7 @@ def _make_server(
         build_app(
             service,
             metrics,
+            open_inference=open_inference,
             streams=streams,
             vertex=options.vertex,
             logs_requests=options.logs.requests,
@@ -186,7 +198,12 @@ class _Stop:
 
 
 def _load(
-    service: PredictionService, steps: StepTable, options: ServeOptions, stopping: _Stop, report: Reporter
+    service: PredictionService,
+    steps: StepTable,
+    options: ServeOptions,
+    stopping: _Stop,
+    report: Reporter,
+    ports: Future[None],
 ) -> None:
     """Loads the bundles while health is answered already; tells the supervisor how it went."""
     models = service.models
@@ -199,6 +216,7 @@ def _load(
         service.rollouts.resume(options.rollout)
         steps.check({model.name for model in models.all()})
         models.is_starting = False
+        ports.result()
     except ShipsightError as error:
         report.tell({"error": error.to_dict(), "exit_code": error.exit_code})
         stopping.stop()
@@ -214,8 +232,26 @@ def _load(
         report.tell({"ready": described})
 
 
-async def _answer(server: uvicorn.Server, listener: socket.socket, report: Reporter) -> None:
-    """Serves, and gives signs of life from the event loop itself, also while it drains."""
+async def _answer(
+    options: ServeOptions,
+    server: uvicorn.Server,
+    listener: socket.socket,
+    report: Reporter,
+    protocol: OpenInference,
+    metrics: Metrics,
+    ports: Future[None],
+) -> None:
+    """Serves, and gives signs of life from the event loop itself, also while it drains.
+
+    Args:
+        options: of the server.
+        server: of HTTP.
+        listener: its socket.
+        report: to the supervisor.
+        protocol: that gRPC speaks.
+        metrics: counts.
+        ports: done once all are open; or why one cannot be.
+    """
 
     async def live() -> None:
         while True:
@@ -224,9 +260,44 @@ async def _answer(server: uvicorn.Server, listener: socket.socket, report: Repor
 
     living = asyncio.create_task(live())
     try:
-        await server.serve(sockets=[listener])
+        if options.grpc_port:
+            await _serve_both(options, server, listener, protocol, metrics, ports)
+        else:
+            ports.set_result(None)
+            await server.serve(sockets=[listener])
     finally:
         living.cancel()
+
+
+async def _serve_both(
+    options: ServeOptions,
+    server: uvicorn.Server,
+    listener: socket.socket,
+    protocol: OpenInference,
+    metrics: Metrics,
+    ports: Future[None],
+) -> None:
+    # Nobody who does without gRPC pays for its import.
+    from shipsight.serve.grpc import GrpcServer
+
+    try:
+        grpc_server = GrpcServer(
+            protocol,
+            metrics,
+            host=options.host,
+            port=options.grpc_port or 0,
+            credentials=None if options.tls is None else grpc_credentials(options.tls),
+            logs_requests=options.logs.requests,
+        )
+        await grpc_server.start()
+    except ShipsightError as error:
+        ports.set_exception(error)
+        return
+    ports.set_result(None)
+    http = asyncio.ensure_future(server.serve(sockets=[listener]))
+    while not server.should_exit and not http.done():
+        await asyncio.sleep(_LOOK_EVERY_S)
+    await asyncio.gather(http, grpc_server.stop(options.drain_s))
 
 
 def main(arguments: list[str]) -> int:

@@ -50,7 +50,7 @@ from shipsight.vision import (
     to_tensor,
 )
 
-__all__ = ["Answer", "EncodedImage", "Observer", "PredictionService", "Question", "Target"]
+__all__ = ["Answer", "EncodedImage", "Inference", "Observer", "PredictionService", "Question", "Target"]
 
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]
@@ -121,6 +121,19 @@ class Answer:
     predictions: Predictions
     stages_ms: Mapping[str, float]
     rendered: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Inference:
+    """What a variant gives for a tensor.
+
+    Attributes:
+        outputs: output name -> array.
+        stages_ms: milliseconds in `queue` and `infer`, summed over the batch.
+    """
+
+    outputs: Mapping[str, NDArray[Any]]
+    stages_ms: Mapping[str, float]
 
 
 class Observer:
@@ -247,7 +260,7 @@ class PredictionService:
 
     async def infer(
         self, principal: Principal, target: Target, tensor: NDArray[Any], *, deadline_s: float | None = None
-    ) -> dict[str, NDArray[Any]]:
+    ) -> Inference:
         """Runs one tensor through a variant.
 
         Args:
@@ -255,9 +268,6 @@ class PredictionService:
             target: of whom.
             tensor: as the variant takes it, batch first; several batches of the variant's own are run one by one.
             deadline_s: as in `Question`.
-
-        Returns:
-            Output name -> array.
 
         Raises:
             TensorError: shape or type differ.
@@ -270,16 +280,22 @@ class PredictionService:
                 "more than this server allows", where="batch", expected=f"1 to {self.limits.images}", got=len(tensor)
             )
 
-        def queue(model: ServedModel, runner: Runner) -> list[Future[dict[str, NDArray[Any]]]]:
-            def run(part: NDArray[Any]) -> dict[str, NDArray[Any]]:
-                return runner.infer(part, is_alone=self._scheduler.is_alone())
+        def queue(model: ServedModel, runner: Runner) -> list[Future[tuple[dict[str, NDArray[Any]], float, float]]]:
+            queued_s = self._clock()
+
+            def run(part: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], float, float]:
+                begin_s = self._clock()
+                outputs = runner.infer(part, is_alone=self._scheduler.is_alone())
+                return outputs, begin_s - queued_s, self._clock() - begin_s
 
             return self._queue_all(
                 model, [partial(run, tensor[place : place + 1]) for place in range(len(tensor))], until_s
             )
 
-        _, _, parts = await self._run(target, queue, until_s)
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        _, _, done = await self._run(target, queue, until_s)
+        parts, waits_s, runs_s = zip(*done, strict=True)
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return Inference(outputs, {"queue": sum(waits_s) * 1e3, "infer": sum(runs_s) * 1e3})
 
     def _queue_all(self, model: ServedModel, runs: Sequence[Callable[[], T]], deadline_s: float) -> list[Future[T]]:
         """Queues all or none."""

@@ -26,7 +26,7 @@ from shipsight.serve.options import ServeOptions
 from shipsight.serve.signs import SIGN_S, Reports
 from shipsight.serve.systemd import ServiceManager
 
-__all__ = ["Supervisor", "bind_listener"]
+__all__ = ["Supervisor", "bind_listener", "reserve_port"]
 
 _LONGEST_PAUSE_S = 30.0
 _log = logging.getLogger("shipsight.serve")
@@ -34,8 +34,13 @@ _LAST_S = 15.0  # beyond the drain, to give memory back and end
 _CALM_S = 60.0  # served this long, a death is no sequel of the one before
 
 
-def bind_listener(host: str, port: int) -> socket.socket:
+def bind_listener(host: str, port: int, *, option: str = "--port") -> socket.socket:
     """Returns a listening socket.
+
+    Args:
+        host: address.
+        port: TCP port, 0 for any free one.
+        option: that names the port, for the message.
 
     Raises:
         UsageError: the port is taken.
@@ -52,10 +57,39 @@ def bind_listener(host: str, port: int) -> socket.socket:
         if isinstance(error, PermissionError):
             raise EnvironmentLackError("this port cannot be opened", where=f"{host}:{port}", got=error) from error
         raise UsageError(
-            "this port cannot be opened", where=f"{host}:{port}", got=error.strerror, hint="Give another --port."
+            "this port cannot be opened", where=f"{host}:{port}", got=error.strerror, hint=f"Give another {option}."
         ) from error
     listener.set_inheritable(True)
     return listener
+
+
+def reserve_port(host: str, port: int) -> socket.socket:
+    """Returns a socket that keeps a port while it is open, and takes no connection itself.
+
+    A serving process may open the port beside it, with SO_REUSEPORT, and so may the next one: gRPC cannot take a
+    listening socket from another process.
+
+    Args:
+        host: address.
+        port: TCP port, 0 for any free one.
+
+    Raises:
+        UsageError: the port is taken.
+        EnvironmentLackError: it cannot be opened.
+    """
+    if port:
+        # Among sockets with SO_REUSEPORT the second would get in, and a share of the first one's connections.
+        bind_listener(host, port, option="--grpc-port").close()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    kept = socket.socket(family, socket.SOCK_STREAM)
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        kept.bind((host, port))
+    except OSError as error:
+        kept.close()
+        raise EnvironmentLackError("this port cannot be opened", where=f"{host}:{port}", got=error) from error
+    return kept
 
 
 class Supervisor:

@@ -39,7 +39,7 @@ def parse_model(data: bytes, *, where: str) -> Any:  # noqa: ANN401 - onnx.Model
         CorruptError: the bytes are not a model.
     """
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # has no types
+    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.ModelProto.FromString(data)

@@ -25,6 +25,7 @@ from shipsight.serve.http.rollout import rollout_routes
 from shipsight.serve.http.stream import Streams, stream_routes
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.models import ModelState
+from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.options import VertexRoutes
 from shipsight.serve.service import PredictionService
 from shipsight.serve.traces import Traces
@@ -67,6 +68,7 @@ def build_app(
     metrics: Metrics,
     *,
     streams: Streams,
+    open_inference: OpenInference,
     vertex: VertexRoutes | None = None,
     logs_requests: bool = True,
     traces: Traces | None = None,
@@ -77,6 +79,7 @@ def build_app(
         service: answers.
         metrics: counts.
         streams: of video.
+        open_inference: that protocol, which gRPC speaks, too.
         vertex: routes that Vertex AI named, None outside of it.
         logs_requests: whether each request is told in the log.
         traces: where spans go, None for nowhere.
@@ -126,7 +129,7 @@ def build_app(
         *native_routes(service),
         *rollout_routes(service),
         *stream_routes(streams),
-        *open_inference_routes(service),
+        *open_inference_routes(open_inference),
         *cloud_routes(service, vertex),
     ]
     described = json_answer(describe(routes))

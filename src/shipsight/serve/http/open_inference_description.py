@@ -9,7 +9,7 @@ from typing import Any
 from shipsight.serve.http.description import Operation, answer, operation
 from shipsight.serve.http.schemas import ref, thresholds
 from shipsight.serve.limits import Limits
-from shipsight.serve.open_inference import DATATYPES
+from shipsight.serve.open_inference.endpoints import DATATYPES
 
 __all__ = ["described_operations"]
 

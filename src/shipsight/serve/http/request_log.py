@@ -8,7 +8,6 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shipsight.access import PrincipalKind
 from shipsight.serve.logs import fields
 from shipsight.serve.request_notes import RequestNote, begin_note, end_note, request_id
 from shipsight.serve.traces import Traces
@@ -88,14 +87,13 @@ def _route(scope: Scope) -> str:
 
 
 def _tell(note: RequestNote, scope: Scope, status: int | None, ms: float, size_in: int, size_out: int) -> None:
-    who = note.principal
     told = fields(
         request=note.id,
         method=scope["method"],
         route=_route(scope),
         status=status,
         ms=round(ms, 2),
-        principal=who.kind.value if who.kind is PrincipalKind.LOOPBACK else f"{who.kind.value}:{who.name}",
+        principal=note.principal.told(),
         bytes_in=size_in,
         bytes_out=size_out,
         model=note.model,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Open Inference Protocol's nouns, free of any wire format: what a model in service is called there, takes and gives.
+"""The names of the Open Inference Protocol: what a model in service is called there, takes and gives.
 
 A model in service appears under two names. Under its own it takes the raw tensor and gives the raw outputs of a variant
 with float input, so that clients which bring their own pre- and postprocessing work unchanged. Under `NAME_image` it
