@@ -559,7 +559,7 @@ def test_h9_what_a_client_sent_is_said_back_in_short_and_as_json(attacked: Attac
 
 
 def test_h11_clients_write_no_line_of_the_log(attacked: Attacked) -> None:
-    mark = "H11-forged"
+    mark, before = "H11-forged", len(attacked.log.read_text())
     for evil in (f"\r\n{mark}", f"%0d%0a{mark}", f"\x1b[31m{mark}", f"\\n{mark}", f"%u2028{mark}", f"%e2%80%a8{mark}"):
         plain = evil.replace("\r", "%0d").replace("\n", "%0a").replace("\x1b", "%1b")
         attacked.ask("POST", f"/v1/models/{plain}/predict", content=b"x")
@@ -569,7 +569,7 @@ def test_h11_clients_write_no_line_of_the_log(attacked: Attacked) -> None:
     attacked.send(request("GET", "/healthz", "user-agent: " + mark * 100_000))
     for sent in (b"\x00" * 100, f"{mark}\r\n\r\n".encode(), request("GET", "/", "connection: upgrade", "upgrade: h2c")):
         attacked.send(sent)
-    text = attacked.log.read_text()
+    text = attacked.log.read_text()[before:]
     assert mark not in text
     assert "Traceback" not in text
     assert len(text) < 20_000, "clients fill the log"

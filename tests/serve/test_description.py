@@ -13,14 +13,17 @@ from typing import Any
 import httpx
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.routing import WebSocketRoute
 from tests.serve.attacked import Attacked
 from tests.serve.conftest import Served
 
 from shipsight.serve import Limits, VertexRoutes
 from shipsight.serve.http import build_app
 from shipsight.serve.http.description import DescribedRoute, describe
+from shipsight.serve.http.stream import Streams
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.models import Models
+from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.scheduler import Scheduler
 from shipsight.serve.service import PredictionService
 
@@ -30,11 +33,18 @@ def routes() -> list[Any]:
     """All routes of the app, those of Vertex AI among them."""
     scheduler = Scheduler(1)
     service = PredictionService(Models(scheduler), scheduler, Limits(images=7, detections=50))
-    app: Any = build_app(service, Metrics(), vertex=VertexRoutes("/health", "/predict"))
+    app: Any = build_app(
+        service,
+        Metrics(),
+        open_inference=OpenInference(service),
+        streams=Streams(service, service.limits),
+        vertex=VertexRoutes("/health", "/predict"),
+    )
     while not hasattr(app, "routes"):
         app = app._app
     scheduler.close()
-    return list(app.routes)
+    # A WebSocket has no place in OpenAPI; its path has a page beside it that says so.
+    return [one for one in app.routes if not isinstance(one, WebSocketRoute)]
 
 
 def test_every_route_describes_itself(routes: list[Any]) -> None:

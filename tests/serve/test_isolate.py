@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import os
 import re
@@ -61,7 +62,8 @@ def isolated(start: Callable[..., Served], digits_bundle: Path, letters_bundle: 
 def children(pid: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(one) for one in (task / "children").read_text(encoding="ascii").split()]
+        with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            found += [int(one) for one in (task / "children").read_text(encoding="ascii").split()]
     return found
 
 
