@@ -186,7 +186,9 @@ def test_h1_client_that_reads_no_answer_is_hung_up_on(attacked: Attacked) -> Non
             client.sendall(request("GET", "/openapi.json") * 16)
         wait_until(lambda: attacked.open_descriptors() > attacked.descriptors, "none was taken")
         wait_until(
-            lambda: attacked.open_descriptors() <= attacked.descriptors + 1, "held for a client that reads nothing"
+            lambda: attacked.open_descriptors() <= attacked.descriptors + 1,
+            "held for a client that reads nothing",
+            seconds=90,
         )
 
 
