@@ -96,7 +96,7 @@ class Contender:
 
 
 def start_shipsight(bundle: Path) -> Running:
-    command = [sys.executable, "-m", "shipsight", "serve", str(bundle), "--port", "0", "--json"]
+    command = [sys.executable, "-m", "shipsight", "serve", str(bundle), "--port", "0", "--json", "--no-access-log"]
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None

@@ -120,7 +120,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
         assert process.stdout is not None
         ready = next(read_events(process.stdout))
         assert ready.get("event") == "ready", ready
-        grpc = (ready.get("grpc") or "").removeprefix("grpc://")
+        grpc = (ready.get("grpc") or "").rpartition("//")[2]
         started.append(Served(process, ready["url"], ready["models"], grpc))
         return started[-1]
 

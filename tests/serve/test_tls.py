@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -16,11 +17,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import grpc
 import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.serve.certificates import (
     DAY,
     Pair,
@@ -445,3 +448,38 @@ def test_a_serving_process_that_finds_broken_files_says_so(
     events = list(read_events(server.process.stdout))
     assert events[-1]["error"]["code"] == "certificate"
     assert server.process.wait(60) == 2
+
+
+def test_grpc_speaks_tls_with_the_same_files_and_knows_who_asks(
+    start: Callable[..., Served], digits_bundle: Path, files: Files
+) -> None:
+    log = files.folder / "grpc.log"
+    with log.open("w") as stderr:
+        mutual = files.options("--tls-client-ca", files.clients_path, "--grpc-port", "0", "--log-format", "json")
+        server = start(digits_bundle, *mutual, stderr=stderr)
+    client = make_client(files.clients)
+
+    def check(credentials: grpc.ChannelCredentials | None) -> int:
+        channel = (
+            grpc.insecure_channel(server.grpc)
+            if credentials is None
+            else grpc.secure_channel(server.grpc, credentials, (("grpc.ssl_target_name_override", "localhost"),))
+        )
+        with channel:
+            request = health_pb2.HealthCheckRequest()
+            return int(health_pb2_grpc.HealthStub(channel).Check(request, timeout=30).status)
+
+    known = grpc.ssl_channel_credentials(files.authority.pem, client.key_pem, client.pem)
+    assert check(known) == health_pb2.HealthCheckResponse.SERVING
+    stranger = make_client(make_authority("clients"))
+    for refused in (
+        None,
+        grpc.ssl_channel_credentials(files.authority.pem),
+        grpc.ssl_channel_credentials(files.authority.pem, stranger.key_pem, stranger.pem),
+    ):
+        with pytest.raises(grpc.RpcError) as told:
+            check(refused)
+        assert told.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    assert server.stop() == 0
+    asked = [json.loads(line) for line in log.read_text().splitlines() if "Health/Check" in line]
+    assert [one["principal"] for one in asked] == [f"certificate:{client.certificate.subject.rfc4514_string()}"]
