@@ -43,6 +43,8 @@ from shipsight.serve.http.forms import read_form
 from shipsight.serve.http.handlers import bind
 from shipsight.serve.http.json_body import read_json
 
+pytestmark = pytest.mark.slow  # servers that start, die and wait
+
 # --- H1: slow clients ------------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,8 @@ from tests.serve.test_lifecycle import serving_process
 from tritonclient.grpc import service_pb2 as wire
 from tritonclient.utils import InferenceServerException
 
+pytestmark = pytest.mark.slow  # servers that start, die and wait
+
 SERVING, NOT_SERVING, UNKNOWN = (
     health_pb2.HealthCheckResponse.SERVING,
     health_pb2.HealthCheckResponse.NOT_SERVING,

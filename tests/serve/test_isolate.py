@@ -33,6 +33,8 @@ from shipsight.serve.isolation import ENGINE_WORKER, Keeper, Pauses, WorkerProce
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.runner import Runner, open_runner
 
+pytestmark = pytest.mark.slow  # servers that start, die and wait
+
 WAIT_S = 90
 
 

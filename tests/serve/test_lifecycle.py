@@ -154,6 +154,7 @@ def test_the_supervisor_imports_no_engine() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_memory_comes_back_over_fifty_cycles(start: Callable[..., Served], digits_bundle: Path) -> None:
     server = start(digits_bundle, "--streams", "2")
     statm = Path(f"/proc/{serving_process(server)}/statm")

@@ -27,6 +27,8 @@ from tests.serve.conftest import Served
 from shipsight.serve.logs import LogFormat, LogSettings, _AsJson, _AsText, _Lines, fields
 from shipsight.serve.request_notes import request_id
 
+pytestmark = pytest.mark.slow  # servers that start, die and wait
+
 PREDICT = "/v1/models/digits/predict"
 
 

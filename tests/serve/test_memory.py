@@ -25,6 +25,8 @@ from shipsight.serve.opening import OpenSettings
 from shipsight.serve.scheduler import Scheduler
 from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
 
+pytestmark = pytest.mark.slow  # servers that start, die and wait
+
 holders = st.lists(
     st.builds(
         lambda number, size, used, pinned, idle: (number, size, used, pinned, idle),

@@ -15,6 +15,8 @@ from shipsight.errors import NotFoundError, UsageError
 from shipsight.model.bundle import zip_bundle
 from shipsight.serve.repository import Repository, version_order
 
+pytestmark = pytest.mark.slow  # servers that start, die and wait
+
 
 @pytest.fixture
 def folder(digits_bundle: Path, second_version: Path, tmp_path: Path) -> Path:

@@ -21,6 +21,8 @@ import pytest
 import tritonclient.http as triton
 from tests.serve.conftest import Served, rewritten, serving_process
 
+pytestmark = pytest.mark.slow  # servers that start, die and wait
+
 PREDICT = "/v1/models/digits/predict"
 ROLLOUT = "/v1/models/digits/rollout"
 

@@ -28,6 +28,8 @@ from shipsight.serve.service import EncodedImage, PredictionService, Question, T
 from shipsight.serve.shadow import Mirrored, Shadow
 from shipsight.vision import PredictSettings
 
+pytestmark = pytest.mark.slow  # servers that start, die and wait
+
 CONF = PredictSettings(conf=0.05)
 
 

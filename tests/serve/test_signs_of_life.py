@@ -22,6 +22,8 @@ from shipsight.errors import UsageError
 from shipsight.serve import ServeOptions, ServiceManager
 from shipsight.serve.signs import Reporter, Reports
 
+pytestmark = pytest.mark.slow  # servers that start, die and wait
+
 UNIT = Path(__file__).resolve().parents[2] / "docs" / "deploy" / "shipsight.service"
 
 

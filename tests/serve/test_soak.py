@@ -11,6 +11,7 @@ import pytest
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_minutes_of_mixed_load_leave_no_trace(digits_bundle: Path) -> None:
     soak = Path(__file__).resolve().parents[2] / "bench" / "soak.py"
     command = [sys.executable, str(soak), "--bundle", str(digits_bundle), "--minutes", "2", "--most-growth", "0.05"]

@@ -34,6 +34,8 @@ from shipsight.serve.steps.mapping import map_predictions
 from shipsight.serve.steps.reading import read_predictions
 from shipsight.steps import after, before, kind_of
 
+pytestmark = pytest.mark.slow  # servers that start, die and wait
+
 __all__ = ["letters_bundle"]  # a fixture
 
 HEAD = "import os, signal, sys, time\nimport numpy as np\nfrom shipsight.steps import after, before\n\n"

@@ -36,6 +36,8 @@ from tests.serve.certificates import (
 )
 from tests.serve.conftest import Served, read_events
 
+pytestmark = pytest.mark.slow  # servers that start, die and wait
+
 GET_ME = b"GET /v1/me HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 

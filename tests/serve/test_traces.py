@@ -21,6 +21,8 @@ from tests.serve.conftest import Served
 from shipsight.errors import UsageError
 from shipsight.serve.traces import TraceSettings
 
+pytestmark = pytest.mark.slow  # servers that start, die and wait
+
 PREDICT = "/v1/models/digits/predict"
 
 

@@ -17,6 +17,8 @@ import cv2
 import pytest
 from tests.watch.conftest import CLIP_FPS, CLIP_FRAMES, Camera
 
+pytestmark = pytest.mark.slow  # servers that start, die and wait
+
 PATIENCE_S = 120
 
 

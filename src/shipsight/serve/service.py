@@ -517,7 +517,10 @@ class _Stopwatch:
     def end(self, stage: str) -> None:
         now = self._clock()
         self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + (now - self._last_s) * 1e3
-        self.spans.append((stage, self._last_s, now))
+        begin_s = self._last_s
+        if self.spans and self.spans[-1][0] == stage:
+            begin_s = self.spans.pop()[1]
+        self.spans.append((stage, begin_s, now))
         self._last_s = now
 
 

@@ -12,6 +12,8 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 from shipsight.errors import (
+    AnswerIsNoError,
+    ArtefactError,
     DeadlineError,
     ImageTooLargeError,
     InputError,
@@ -28,6 +30,8 @@ _STATUSES: tuple[tuple[type[ShipsightError], StatusCode], ...] = (
     (ImageTooLargeError, StatusCode.RESOURCE_EXHAUSTED),
     (LimitError, StatusCode.RESOURCE_EXHAUSTED),
     (InputError, StatusCode.INVALID_ARGUMENT),
+    (ArtefactError, StatusCode.FAILED_PRECONDITION),
+    (AnswerIsNoError, StatusCode.FAILED_PRECONDITION),
     (DeadlineError, StatusCode.DEADLINE_EXCEEDED),
     (ServiceError, StatusCode.UNAVAILABLE),
 )
@@ -39,15 +43,21 @@ def status_of(error: ShipsightError) -> StatusCode:
 
 
 def text_of(error: ShipsightError) -> str:
-    """Returns what a client is told; what went wrong inside may name files of this machine and is not."""
-    return "the server failed on this request" if status_of(error) is StatusCode.INTERNAL else str(error)
+    """Returns what a client is told; what went wrong inside, or with a bundle, may name files of this machine."""
+    match status_of(error):
+        case StatusCode.INTERNAL:
+            return "the server failed on this request"
+        case StatusCode.FAILED_PRECONDITION:
+            return error.what
+        case _:
+            return str(error)
 
 
 def details_of(error: ShipsightError) -> tuple[tuple[str, str | bytes], ...]:
     """Returns the trailing metadata of an error."""
     code = status_of(error)
     told = Status(code=code.value[0], message=text_of(error))
-    fields = {} if code is StatusCode.INTERNAL else error.to_dict()
+    fields = {} if code in (StatusCode.INTERNAL, StatusCode.FAILED_PRECONDITION) else error.to_dict()
     known = {name: text[:200] for name, text in fields.items() if name != "code" and text is not None}
     told.details.add().Pack(ErrorInfo(reason=error.code, domain="shipsight", metadata=known))
     if not isinstance(error, ServiceError):

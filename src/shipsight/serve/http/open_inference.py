@@ -70,7 +70,9 @@ def _told_plainly(handler: Handler) -> Handler:
         except ShipsightError as error:
             note_error(error.code)
             status = status_of(error)
-            text = "the server failed on this request" if status == 500 else str(error)[:_MOST_CHARACTERS]
+            # What went wrong inside, or with a bundle, may name files of this machine.
+            told = {422: error.what, 500: "the server failed on this request"}
+            text = told.get(status, str(error))[:_MOST_CHARACTERS]
             return json_answer({"error": text, "code": error.code}, status, headers_of(error))
 
     return handle
