@@ -26,7 +26,7 @@ from shipsight.serve.rollout_record import RolloutRecord
 from shipsight.serve.scheduler import Scheduler
 from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
 from shipsight.serve.shadow import Mirrored, Shadow
-from shipsight.vision import PredictSettings
+from shipsight.vision import PredictSettings, TileSettings
 
 pytestmark = pytest.mark.slow  # servers that start, die and wait
 
@@ -103,6 +103,17 @@ def test_the_same_model_agrees_wholly_and_is_never_the_answer(
     assert report["predictions"]["worst_iou"] > 0.99
     for side in ("current", "shadow"):
         assert 0 < report["latency_ms"][side]["p50"] <= report["latency_ms"][side]["p95"]
+
+
+def test_a_shadow_is_asked_with_the_same_windows(service: PredictionService, shadow: Shadow, jpeg: bytes) -> None:
+    question = Question(Target("digits"), [EncodedImage(jpeg)], CONF, tiles=TileSettings(128))
+    for total in range(1, 4):
+        asyncio.run(service.predict(LOOPBACK, question))
+        settle(shadow, total)
+    images = told(shadow)
+    assert images["failed"] == 0
+    assert images["compared"] >= 1
+    assert service.rollouts.report("digits")["comparison"]["predictions"]["share"] == 1.0
 
 
 def test_what_names_a_version_or_is_answered_by_another_is_not_mirrored(

@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -450,6 +451,22 @@ def test_a_serving_process_that_finds_broken_files_says_so(
     events = list(read_events(server.process.stdout))
     assert events[-1]["error"]["code"] == "certificate"
     assert server.process.wait(60) == 2
+
+
+def test_grpc_takes_no_certificate_that_has_ended_since_the_client_connected(
+    start: Callable[..., Served], digits_bundle: Path, files: Files
+) -> None:
+    server = start(digits_bundle, *files.options("--tls-client-ca", files.clients_path, "--grpc-port", "0"))
+    client = make_client(files.clients, end=timedelta(seconds=15))
+    credentials = grpc.ssl_channel_credentials(files.authority.pem, client.key_pem, client.pem)
+    with grpc.secure_channel(server.grpc, credentials, (("grpc.ssl_target_name_override", "localhost"),)) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=10).status == 1
+        time.sleep(16)
+        with pytest.raises(grpc.RpcError) as told:
+            health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+    assert told.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert server.stop() == 0
 
 
 def test_grpc_speaks_tls_with_the_same_files_and_knows_who_asks(

@@ -75,8 +75,8 @@ def configure_logs(settings: LogSettings, stream: TextIO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    # It remarks on what clients send; they are told themselves.
+    # Both remark on what clients send; they are told themselves, and cannot fill the log.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     logging.captureWarnings(True)
     threading.excepthook = lambda told: logging.getLogger("shipsight.serve").critical(

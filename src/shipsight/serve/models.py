@@ -196,7 +196,7 @@ class Models:
         model.state = ModelState.FAILED
         with self._lock:
             versions = self._versions[model.name]
-            has_others = any(one.answers for one in versions.values())
+            has_others = any(one.answers or one.state is ModelState.RESTARTING for one in versions.values())
             if versions.get(model.version) is model and (has_others or isinstance(error, LimitError | ServiceError)):
                 del versions[model.version]
             if not versions:

@@ -15,6 +15,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -171,7 +172,10 @@ def _make_server(
 
     async def shutdown(sockets: list[socket.socket] | None = None) -> None:
         # Else uvicorn ends them in the middle of a frame, and calls it a restart.
+        begin_s = time.monotonic()
         await streams.leave(options.drain_s)
+        # The time to drain is for both together.
+        config.timeout_graceful_shutdown = max(int(options.drain_s - (time.monotonic() - begin_s)), 1)
         await cut(sockets)
 
     server.shutdown = shutdown  # type: ignore[method-assign]
@@ -214,7 +218,7 @@ def _load(
         for path in options.bundles:
             models.load(path, is_pinned=True)
         service.rollouts.resume(options.rollout)
-        steps.check({model.name for model in models.all()})
+        steps.check({name for name, _ in models.known()})
         models.is_starting = False
         ports.result()
     except ShipsightError as error:

@@ -349,6 +349,15 @@ class PredictionService:
             raise OverloadedError(
                 "too many requests at once", where="requests", expected=f"at most {self.limits.requests}"
             )
+        self._under_way += 1
+        try:
+            return await self._run_within_limits(target, queue, until_s)
+        finally:
+            self._under_way -= 1
+
+    async def _run_within_limits(
+        self, target: Target, queue: Callable[[ServedModel, Runner], list[Future[T]]], until_s: float
+    ) -> tuple[ServedModel, Runner, list[T]]:
         begin_s = self._clock()
         while True:
             model = await self._model_until(target, until_s)
@@ -367,7 +376,6 @@ class PredictionService:
             break
         note_model(model.name, model.version, runner.variant.name)
         waiting = [asyncio.wrap_future(job) for job in jobs]
-        self._under_way += 1
         try:
             found = list(await asyncio.gather(*waiting))
         except Exception as error:
@@ -376,7 +384,6 @@ class PredictionService:
                 self._count(target, model, begin_s, has_failed=True)
             raise
         finally:
-            self._under_way -= 1
             # One that failed, or a caller that left: what has not begun need not.
             for job in jobs:
                 job.cancel()
@@ -472,7 +479,7 @@ class PredictionService:
             tiles=question.tiles,
             settings=question.settings,
             task=runner.card.task,
-            most=max(self.limits.windows // len(question.images), 1),
+            most=max(self.limits.windows // max(len(question.images), 1), 1),
         )
 
     def _check(self, question: Question) -> None:

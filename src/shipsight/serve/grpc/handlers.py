@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import grpc
@@ -19,7 +20,15 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 
 from shipsight.access import LOOPBACK, Principal, certificate_principal
-from shipsight.errors import InternalError, LimitError, NotReadyError, ShipsightError, UsageError
+from shipsight.errors import (
+    CertificateError,
+    InternalError,
+    LimitError,
+    NotReadyError,
+    OverloadedError,
+    ShipsightError,
+    UsageError,
+)
 from shipsight.serve.grpc.messages import Message
 from shipsight.serve.grpc.statuses import details_of, status_of, text_of
 from shipsight.serve.limits import Limits
@@ -32,6 +41,7 @@ from shipsight.serve.tls import read_certificate
 __all__ = ["Answer", "Answers", "Binding", "Context", "routing_key"]
 
 _log = logging.getLogger("shipsight.serve")
+_requests_log = logging.getLogger("shipsight.serve.requests")
 
 Context = Any
 """A call: `grpc.aio.ServicerContext`; gRPC brings no types along."""
@@ -55,6 +65,7 @@ class Binding:
         self._metrics = metrics
         self._logs_requests = logs_requests
         self._leaving = asyncio.Event()
+        self._held_bytes = 0
 
     @property
     def is_leaving(self) -> bool:
@@ -100,7 +111,10 @@ class Binding:
 
         async def one(_: object, context: Context) -> Message:
             async with self._edge(context, route):
-                return await cast("Answer", answer)(_principal(context), await self._read(context, kind), context)
+                principal = _principal(context)
+                raw = await self._read(context)
+                with self._held(raw):
+                    return await cast("Answer", answer)(principal, _parse(raw, kind), context)
 
         async def several(_: object, context: Context) -> None:
             async with (
@@ -118,12 +132,28 @@ class Binding:
     def _edge(self, context: Context, route: str) -> _Edge:
         return _Edge(context, route, self._metrics, is_told=self._logs_requests)
 
-    async def _read(self, context: Context, kind: type[Message]) -> Message:
+    @contextmanager
+    def _held(self, raw: bytes) -> Iterator[None]:
+        """Counts the bytes of a request until it is answered.
+
+        Raises:
+            OverloadedError: those of all requests together are too many.
+        """
+        size = 0 if raw is grpc.aio.EOF else len(raw)
+        if self._held_bytes + size > self._limits.bodies_bytes:
+            most = f"at most {self._limits.bodies_bytes} bytes in all"
+            raise OverloadedError("too much is being sent at once", where="request", expected=most)
+        self._held_bytes += size
+        try:
+            yield
+        finally:
+            self._held_bytes -= size
+
+    async def _read(self, context: Context) -> bytes:
         """Reads the one request of a call.
 
         Raises:
             LimitError: it came too slowly.
-            UsageError: there is none, or it is not what the method takes.
         """
         try:
             async with asyncio.timeout(self._limits.body_s):
@@ -132,7 +162,7 @@ class Binding:
             raise LimitError(
                 "the request came too slowly", where="request", expected=f"within {self._limits.body_s:g} s"
             ) from None
-        return _parse(raw, kind)
+        return cast("bytes", raw)
 
     async def _requests(
         self, context: Context, kind: type[Message], method: MethodDescriptor
@@ -144,7 +174,9 @@ class Binding:
             UsageError: one is not what the method takes.
         """
         if not method.client_streaming:
-            yield await self._read(context, kind)
+            raw = await self._read(context)
+            with self._held(raw):
+                yield _parse(raw, kind)
             return
         leaving = asyncio.ensure_future(self._leaving.wait())
         reading = None
@@ -157,7 +189,9 @@ class Binding:
                 raw = reading.result()
                 if raw is grpc.aio.EOF:
                     return
-                yield _parse(raw, kind)
+                _principal(context)  # a stream may outlive the certificate
+                with self._held(raw):
+                    yield _parse(raw, kind)
         finally:
             for one in (leaving, reading):
                 if one is not None:
@@ -174,7 +208,6 @@ class _Edge:
 
     async def __aenter__(self) -> None:
         begin_note(self._note)
-        note_principal(_principal(self._context))
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         known: ShipsightError | None = None
@@ -207,7 +240,7 @@ class _Edge:
             variant=note.variant,
             error=None if error is None else error.code,
         )
-        _log.info("request", extra=told)
+        _requests_log.info("request", extra=told)
 
 
 def _given(context: Context, name: str) -> str | None:
@@ -225,9 +258,20 @@ def routing_key(context: Context) -> dict[str, str]:
 
 
 def _principal(context: Context) -> Principal:
-    """Returns who asks: the client's certificate where it showed one, else anyone on this machine."""
+    """Returns who asks, and notes it: the client's certificate where it showed one, else anyone on this machine.
+
+    Raises:
+        CertificateError: it has ended since the client connected.
+    """
     shown = context.auth_context().get("x509_pem_cert")
-    return certificate_principal(read_certificate(shown[0])) if shown else LOOPBACK
+    if not shown:
+        return LOOPBACK
+    certificate = read_certificate(shown[0])
+    if datetime.now(UTC) > certificate.not_after:
+        raise CertificateError("the client's certificate has ended", got=f"{certificate.not_after:%F %T} UTC")
+    principal = certificate_principal(certificate)
+    note_principal(principal)
+    return principal
 
 
 def _parse(raw: bytes, kind: type[Message]) -> Message:

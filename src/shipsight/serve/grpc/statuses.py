@@ -14,6 +14,7 @@ from grpc import StatusCode
 from shipsight.errors import (
     AnswerIsNoError,
     ArtefactError,
+    CertificateError,
     DeadlineError,
     ImageTooLargeError,
     InputError,
@@ -29,6 +30,7 @@ _STATUSES: tuple[tuple[type[ShipsightError], StatusCode], ...] = (
     (NotFoundError, StatusCode.NOT_FOUND),
     (ImageTooLargeError, StatusCode.RESOURCE_EXHAUSTED),
     (LimitError, StatusCode.RESOURCE_EXHAUSTED),
+    (CertificateError, StatusCode.PERMISSION_DENIED),
     (InputError, StatusCode.INVALID_ARGUMENT),
     (ArtefactError, StatusCode.FAILED_PRECONDITION),
     (AnswerIsNoError, StatusCode.FAILED_PRECONDITION),

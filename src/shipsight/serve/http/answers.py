@@ -11,6 +11,7 @@ from starlette.responses import Response
 from shipsight.errors import (
     AnswerIsNoError,
     ArtefactError,
+    CertificateError,
     DeadlineError,
     ImageFormatError,
     ImageTooLargeError,
@@ -29,6 +30,7 @@ _STATUSES: tuple[tuple[type[ShipsightError], int], ...] = (
     (ImageTooLargeError, 413),
     (LimitError, 413),
     (ImageFormatError, 415),
+    (CertificateError, 403),
     (InputError, 400),
     (ArtefactError, 422),
     (AnswerIsNoError, 422),

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from typing import Any
 
 import simplejpeg
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -202,7 +202,7 @@ async def _predict(service: PredictionService, principal: Principal, request: Re
     )
 
 
-def options_of(request: Request) -> dict[str, str]:
+def options_of(request: HTTPConnection) -> dict[str, str]:
     """Returns the query.
 
     Raises:

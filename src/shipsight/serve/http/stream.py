@@ -31,7 +31,7 @@ from shipsight.errors import InternalError, NotReadyError, OverloadedError, Serv
 from shipsight.model import Predictions, Task
 from shipsight.serve.http.answers import error_answer, shown
 from shipsight.serve.http.description import DescribedRoute, answer, operation
-from shipsight.serve.http.native import check_options, query_settings, query_tiles, read_flag, read_number
+from shipsight.serve.http.native import check_options, options_of, query_settings, query_tiles, read_flag, read_number
 from shipsight.serve.http.principals import principal_of
 from shipsight.serve.http.routing import read_key
 from shipsight.serve.limits import Limits
@@ -107,7 +107,7 @@ class Streams:
             raise OverloadedError(
                 "too many streams are open", where="streams", expected=f"at most {self.limits.streams}"
             )
-        options = dict(socket.query_params)
+        options = options_of(socket)
         check_options(options, more=("track",))
         wants_tracks = read_flag(options, "track")
         if wants_tracks:
