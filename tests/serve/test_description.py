@@ -109,6 +109,7 @@ def run_schemathesis(url: str, examples: int, folder: Path, *, knows_model: bool
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_server_does_as_it_describes(attacked: Attacked, tmp_path: Path) -> None:
     run_schemathesis(attacked.served.url, 2, tmp_path)
     # It may have found the name of the model, and taken it out of service.
