@@ -18,7 +18,6 @@ from shipsight.serve.open_inference.tensors import (
     NUMPY_TYPES,
     Tensor,
     check_complete,
-    check_finite,
     check_name,
     check_parameters,
     check_tensor,
@@ -139,7 +138,7 @@ def _from_contents(contents: Message, expected: TensorShape, shape: Sequence[int
     if expected.datatype == "BYTES":
         return list(values)
     try:
-        return check_finite(np.fromiter(values, NUMPY_TYPES[expected.datatype], count).reshape(shape), expected.name)
+        return np.fromiter(values, NUMPY_TYPES[expected.datatype], count).reshape(shape)
     except OverflowError:
         raise TensorError("a value out of range", where=expected.name, expected=expected.datatype) from None
 

@@ -32,6 +32,7 @@ from shipsight.serve.service import PredictionService
 __all__ = ["rollout_routes"]
 
 _TEXT = {"type": "string"}
+_TEXT_OR_NONE = {"type": ["string", "null"]}
 _SHARE = {
     "type": ["object", "null"],
     "properties": {"version": _TEXT, "share": {"type": "number", "exclusiveMinimum": 0, "maximum": 1}},
@@ -71,13 +72,13 @@ def rollout_routes(service: PredictionService) -> list[Route]:
         path = f"/v1/models/{{model}}/rollout{path}"
         return DescribedRoute(path, bind(service, handler), method=method, described=described)
 
-    reason = {"reason": _TEXT}
+    reason = {"reason": _TEXT_OR_NONE}
     shares = _described("Gives versions a share", {"canary": _SHARE, "shadow": _SHARE, **reason}, needs_body=True)
     return [
         route("", _report, "GET", _described("Tells how requests are divided")),
         route("", _share, "PUT", shares),
         route("", _end, "DELETE", _described("Ends canary and shadow", reason)),
-        route("/promote", _promote, "POST", _described("Promotes a version", {"version": _TEXT, **reason})),
+        route("/promote", _promote, "POST", _described("Promotes a version", {"version": _TEXT_OR_NONE, **reason})),
         route("/rollback", _roll_back, "POST", _described("Brings the version before back", reason)),
     ]
 

@@ -107,7 +107,7 @@ def check_tensor(expected: TensorShape, datatype: object, shape: object) -> list
 
 
 def check_finite(array: NDArray[Any], name: str) -> NDArray[Any]:
-    """Returns an array of finite numbers: what is none of a model's business would spoil its answer unseen.
+    """Returns an array of finite numbers, the only ones that JSON has a form for.
 
     Raises:
         TensorError: it holds NaN or infinity.
@@ -132,7 +132,7 @@ def split_tensor(raw: bytes | memoryview, expected: TensorShape, shape: Sequence
         raise TensorError(
             "another number of bytes", where=expected.name, expected=count * kind.itemsize, got=view.nbytes
         )
-    return check_finite(np.frombuffer(view, kind).reshape(shape), expected.name)
+    return np.frombuffer(view, kind).reshape(shape)
 
 
 def _split_strings(raw: memoryview, count: int, name: str) -> list[bytes]:
