@@ -89,7 +89,7 @@ def described_operations(limits: Limits) -> dict[str, Operation]:
     """
     bodies: dict[str, Mapping[str, Any]] = {
         "index": {"application/json": {"type": "object", "properties": {"ready": {"type": "boolean"}}}},
-        "load": {"application/json": _with_parameters({"version": {"type": "string"}})},
+        "load": {"application/json": _with_parameters({"version": {"type": ["string", "null"]}})},
         "unload": {"application/json": _with_parameters({"unload_dependents": {"type": "boolean"}})},
         "infer": {"application/json": _infer_request(limits), "application/octet-stream": {}},
     }
