@@ -205,14 +205,18 @@ def judge(books: Books, seconds: float, most_growth: float) -> tuple[float, list
     return growth, wrong
 
 
-def main() -> None:
+def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--load", type=float, default=0.8, help="share of the highest rate")
     parser.add_argument("--most-growth", type=float, default=0.02)
     parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = read_arguments()
     seconds = arguments.minutes * 60
     random.seed(0)
     images = [jpeg(subject) for subject in range(8)]

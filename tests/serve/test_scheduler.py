@@ -256,3 +256,45 @@ def test_a_lane_that_hangs_keeps_no_thread_from_another_when_each_has_its_own() 
         assert time.monotonic() < until, "its threads end with it"
         time.sleep(0.01)
     scheduler.close()
+
+
+@pytest.mark.parametrize("own_threads", [False, True], ids=["shared", "own"])
+def test_a_lane_whose_jobs_are_not_wanted_any_more_closes(*, own_threads: bool) -> None:
+    scheduler = Scheduler(1, own_threads=own_threads)
+    try:
+        for _ in range(50):
+            lane, gate = scheduler.open_lane("a"), Gate()
+            running = scheduler.submit(lane, gate, deadline_s=far())
+            assert gate.begun.wait(SOON_S)
+            unwanted = [scheduler.submit(lane, lambda: None, deadline_s=far()) for _ in range(3)]
+            closing = threading.Thread(target=scheduler.close_lane, args=(lane,), daemon=True)
+            closing.start()
+            for one in unwanted:
+                assert one.cancel()
+            gate.released.set()
+            running.result(SOON_S)
+            closing.join(SOON_S)
+            assert not closing.is_alive(), "nothing is left of the lane's work"
+    finally:
+        scheduler.close()
+
+
+def test_a_job_begins_at_once_while_a_lane_waits_to_close() -> None:
+    scheduler = Scheduler(2)
+    leaving, other = scheduler.open_lane("leaving"), scheduler.open_lane("other")
+    gate = Gate()
+    scheduler.submit(leaving, gate, deadline_s=far())
+    assert gate.begun.wait(SOON_S)
+    closing = [threading.Thread(target=scheduler.close_lane, args=(leaving,), daemon=True) for _ in range(5)]
+    for one in closing:
+        one.start()
+    time.sleep(0.05)
+    try:
+        for number in range(20):
+            # Sooner than the one that is running ends: whoever waits for that is not who is told of a job.
+            assert scheduler.submit(other, lambda number=number: number, deadline_s=far()).result(SOON_S / 3) == number
+    finally:
+        gate.released.set()
+        for one in closing:
+            one.join(SOON_S)
+        scheduler.close()

@@ -33,8 +33,9 @@ from tests.serve.certificates import (
 
 from shipsight.access import Certificate, PrincipalKind, certificate_principal
 from shipsight.errors import CertificateError
+from shipsight.serve.http import HttpServer
 from shipsight.serve.http.principals import principal_of
-from shipsight.serve.http.tls import TlsServer
+from shipsight.serve.http.tls import TlsAcceptor
 from shipsight.serve.tls import TlsSettings, grpc_credentials, make_context, read_certificate
 
 pytestmark = pytest.mark.slow  # servers that start, die and wait
@@ -73,7 +74,8 @@ def running(app: Seen, settings: TlsSettings) -> Iterator[int]:
     context = make_context(settings)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, log_config=None, lifespan="off", loop="uvloop", timeout_keep_alive=60)
-        server = TlsServer(config, lambda: context, handshake_s=10, handshakes=10)
+        acceptor = TlsAcceptor(lambda: context, handshake_s=10, handshakes=10)
+        server = HttpServer(config, drain_s=1, acceptor=acceptor)
         server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
 
         def run() -> None:

@@ -124,7 +124,7 @@ def test_a_lost_track_is_kept_as_long_as_ultralytics_keeps_it(gap: int) -> None:
     box, score = np.array([[100, 100, 150, 180]], dtype=np.float32), np.array([0.9], dtype=np.float32)
     nothing = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.float32)
     frames = [(box, score)] * 5 + [nothing] * gap + [(box, score)] * 4 + [nothing] * 2 + [(box, score)] * 3
-    compare(frames, TrackSettings(buffer_frames=5), track_buffer=5)
+    assert compare(frames, TrackSettings(buffer_frames=5), track_buffer=5) in (1, 2)
 
 
 @pytest.mark.torch

@@ -165,5 +165,6 @@ def _print_result(result: dict[str, Any]) -> None:
         f"shipsight verify {bundle}",
         f"shipsight predict {bundle} IMAGE --draw drawn",
         f"shipsight inspect {bundle}",
+        f"shipsight serve {bundle}",
     ):
         console.print(f"  {line}", soft_wrap=True, markup=False)

@@ -188,7 +188,7 @@ def _summary(answer: Any) -> str:  # noqa: ANN401 - ImagePredictions, imported l
     for class_id in answer.class_ids:
         name = answer.class_names[int(class_id)]
         counts[name] = counts.get(name, 0) + 1
-    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda kv: -kv[1])) or "nothing"
+    return ", ".join(f"{count} x {name}" for name, count in sorted(counts.items(), key=lambda kv: -kv[1])) or "nothing"
 
 
 def drawn_name(source: str, taken: set[str]) -> str:

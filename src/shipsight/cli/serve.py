@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from shipsight.cli.output import screen
 from shipsight.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from shipsight.serve import ServiceManager, TlsSettings, VertexRoutes
+    from shipsight.serve import ServeOptions, ServiceManager, TlsSettings, VertexRoutes
     from shipsight.serve.traces import TraceSettings
 
 __all__ = ["serve_command"]
@@ -100,22 +101,7 @@ def serve_command(
     as_json: Annotated[bool, typer.Option("--json", help="Tell what happens as JSON lines.")] = False,
 ) -> None:
     """Answer requests with bundles, each ready only once its golden set was replayed here."""
-    from importlib.util import find_spec
-
-    packages = [
-        "uvicorn",
-        "starlette",
-        "uvloop",
-        "httptools",
-        "prometheus_client",
-        "python_multipart",
-        "websockets",
-    ]
-    for package in packages + (["grpc", "grpc_health"] if grpc_port is not None else []):
-        if find_spec(package) is None:
-            raise MissingDependencyError(
-                f"package {package} is not installed", hint="Run: pip install 'shipsight[serve]'"
-            )
+    _check_packages(with_grpc=grpc_port is not None)
     from shipsight.serve import (
         Limits,
         LogSettings,
@@ -123,15 +109,10 @@ def serve_command(
         RolloutOptions,
         ServeOptions,
         StepSettings,
-        Supervisor,
         TlsSettings,
-        allow_descriptors,
-        bind_listener,
         parse_share,
         parse_steps,
-        reserve_port,
     )
-    from shipsight.serve.logs import configure_logs, fields
 
     options = ServeOptions(
         bundles=tuple(bundles or ()),
@@ -175,6 +156,33 @@ def serve_command(
         tls=TlsSettings.of(tls_cert, tls_key, tls_client_ca, tls_client),
         steps=StepSettings(tuple(map(parse_steps, steps or ())), workers=step_workers, timeout_s=step_seconds),
     )
+    _serve(options, state, as_json=as_json)
+
+
+def _check_packages(*, with_grpc: bool) -> None:
+    from importlib.util import find_spec
+
+    packages = [
+        "uvicorn",
+        "starlette",
+        "uvloop",
+        "httptools",
+        "prometheus_client",
+        "python_multipart",
+        "websockets",
+    ]
+    for package in packages + (["grpc", "grpc_health"] if with_grpc else []):
+        if find_spec(package) is None:
+            raise MissingDependencyError(
+                f"package {package} is not installed", hint="Run: pip install 'shipsight[serve]'"
+            )
+
+
+def _serve(options: ServeOptions, state: Path | None, *, as_json: bool) -> None:
+    """Serves until told to leave; what happens is printed."""
+    from shipsight.serve import Supervisor, allow_descriptors, bind_listener, reserve_port
+    from shipsight.serve.logs import configure_logs, fields
+
     configure_logs(options.logs, sys.stderr)
     name = None if options.tls is None else _check_tls(options.tls, options.host)
     allow_descriptors(options.limits.connections)
@@ -202,16 +210,19 @@ def serve_command(
         options = replace(options, rollout=replace(options.rollout, state_dir=folder))
         failed = Supervisor(options, listener, on_ready=ready, on_death=death, manager=_service_manager()).run()
     if failed is not None:
-        if as_json:
-            _tell({"error": failed["error"]})
-        error = failed["error"]
-        parts = [error.get(key) for key in ("where", "what", "expected", "got", "hint")]
-        screen(stderr=True).print(
-            f"[bold red]error[/] [dim]({error['code']})[/]",
-            "; ".join(str(part) for part in parts if part),
-            soft_wrap=True,
-        )
+        _print_failure(failed["error"], as_json=as_json)
         raise typer.Exit(failed["exit_code"])
+
+
+def _print_failure(error: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        _tell({"error": error})
+    parts = [error.get(key) for key in ("where", "what", "expected", "got", "hint")]
+    screen(stderr=True).print(
+        f"[bold red]error[/] [dim]({error['code']})[/]",
+        escape("; ".join(str(part) for part in parts if part)),
+        soft_wrap=True,
+    )
 
 
 def _tell(event: dict[str, Any]) -> None:

@@ -8,16 +8,13 @@ that it is ready or why it cannot serve, and that it is alive (`signs`). Not for
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
 import ssl
 import sys
 import threading
-import time
 from concurrent.futures import Future
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shipsight.errors import ShipsightError
@@ -45,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _log = logging.getLogger("shipsight.serve")
-_KEEP_ALIVE_S = 75
 _CERTIFICATES_S = 1.0
 _LOOK_EVERY_S = 0.05
 
@@ -84,7 +80,10 @@ def serve(options: ServeOptions, listener: socket.socket, report: Reporter) -> i
     loader.start()
     traces = None if options.traces is None else Traces(options.traces)
     protocol = OpenInference(service)
-    server = _make_server(options, service, metrics, protocol, contexts, traces)
+    # Half a second of imports, while the engines compile.
+    from shipsight.serve.http import make_server
+
+    server = make_server(options, service, metrics, open_inference=protocol, contexts=contexts, traces=traces)
     stopping.watch(server)
     try:
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
@@ -109,77 +108,6 @@ def _watch_certificates(options: ServeOptions) -> Reloaded[ssl.SSLContext] | Non
     contexts.watch(_CERTIFICATES_S)
     signal.signal(signal.SIGHUP, lambda number, frame: contexts.refresh())
     return contexts
-
-
-def _make_server(
-    options: ServeOptions,
-    service: PredictionService,
-    metrics: Metrics,
-    open_inference: OpenInference,
-    contexts: Reloaded[ssl.SSLContext] | None,
-    traces: Traces | None,
-) -> uvicorn.Server:
-    # Half a second of imports, while the engines compile.
-    import uvicorn
-
-    from shipsight.serve.http import build_app
-    from shipsight.serve.http.connections import limit_connections
-    from shipsight.serve.http.slow_clients import limit_heads
-    from shipsight.serve.http.stream import Streams
-
-    limits = options.limits
-    protocol = limit_connections(limit_heads(limits.header_s), limits, partial(metrics.request_done, "unread"))
-    streams = Streams(service, limits)
-    config = uvicorn.Config(
-        build_app(
-            service,
-            metrics,
-            open_inference=open_inference,
-            streams=streams,
-            vertex=options.vertex,
-            logs_requests=options.logs.requests,
-            traces=traces,
-        ),
-        http=protocol,
-        ws="websockets-sansio",
-        ws_max_size=limits.body_bytes,
-        # Images do not shrink, and what does not unpack cannot be a bomb.
-        ws_per_message_deflate=False,
-        loop="uvloop",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=max(int(options.drain_s), 1),
-    )
-    config.load()
-    if contexts is None:
-        server = uvicorn.Server(config)
-    else:
-        from shipsight.serve.http.tls import TlsServer
-
-        server = TlsServer(
-            config,
-            lambda: contexts.value,
-            handshake_s=options.limits.header_s,
-            handshakes=options.limits.connections,
-        )
-    # Signals are this process's own affair.
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
-    cut = server.shutdown
-
-    async def shutdown(sockets: list[socket.socket] | None = None) -> None:
-        # Else uvicorn ends them in the middle of a frame, and calls it a restart.
-        begin_s = time.monotonic()
-        await streams.leave(options.drain_s)
-        # The time to drain is for both together.
-        config.timeout_graceful_shutdown = max(int(options.drain_s - (time.monotonic() - begin_s)), 1)
-        await cut(sockets)
-
-    server.shutdown = shutdown  # type: ignore[method-assign]
-    return server
 
 
 class _Stop:

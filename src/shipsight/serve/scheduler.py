@@ -105,7 +105,8 @@ class Scheduler:
         self._most_waiting = most_waiting
         self._clock = clock
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)  # for workers: a job waits, or they may leave
+        self._emptied = threading.Condition(self._lock)  # for those who close a lane: one has less work
         self._lanes: list[Lane] = []
         self._served_s = 0.0
         self._closing = False
@@ -130,7 +131,7 @@ class Scheduler:
         with self._changed:
             lane.is_open = False
             while lane.queue or lane.running or lane.borrowed:
-                self._changed.wait()
+                self._emptied.wait()
             if lane in self._lanes:
                 self._lanes.remove(lane)
             if lane.changed is not None:
@@ -153,7 +154,7 @@ class Scheduler:
         finally:
             with self._changed:
                 lane.borrowed -= 1
-                self._changed.notify_all()
+                self._emptied.notify_all()
 
     def submit(self, lane: Lane, run: Callable[[], T], *, deadline_s: float) -> Future[T]:
         """Queues a job.
@@ -226,6 +227,7 @@ class Scheduler:
             waiting = [(lane, job) for lane in self._lanes for job in lane.queue]
             for lane in self._lanes:
                 lane.queue.clear()
+            self._emptied.notify_all()
             for changed in (self._changed, *(lane.changed for lane in self._lanes)):
                 if changed is not None:
                     changed.notify_all()
@@ -266,6 +268,7 @@ class Scheduler:
             lane = min(waiting, key=lambda one: one.served_s)
             job = lane.queue.popleft()
             if not job.future.set_running_or_notify_cancel():
+                self._emptied.notify_all()
                 continue
             now = self._clock()
             if now > job.deadline_s:
@@ -274,6 +277,7 @@ class Scheduler:
                         "the answer's time passed while it waited", where=lane.name, got=f"{now - job.queued_s:.3g} s"
                     )
                 )
+                self._emptied.notify_all()
                 continue
             self._served_s = max(self._served_s, lane.served_s)
             lane.running += 1
@@ -307,4 +311,4 @@ class Scheduler:
             old = lane.service_s
             if is_done:  # how long a failure took says nothing of how long an answer takes
                 lane.service_s = took_s if old is None else old + _SMOOTHING * (took_s - old)
-            self._changed.notify_all()
+            self._emptied.notify_all()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
 from starlette.applications import Starlette
@@ -85,6 +84,50 @@ def build_app(
         traces: where spans go, None for nowhere.
     """
 
+    async def openapi(request: Request) -> Response:
+        return described
+
+    routes = [
+        *_page_routes(),
+        *_health_routes(service, metrics),
+        DescribedRoute("/openapi.json", openapi, method="GET", described=_OPENAPI),
+        *native_routes(service),
+        *rollout_routes(service),
+        *stream_routes(streams),
+        *open_inference_routes(open_inference),
+        *cloud_routes(service, vertex),
+    ]
+    described = json_answer(describe(routes))
+    app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_allowed})
+    # Else a path with a slash too many is answered with another place instead of an error.
+    app.router.redirect_slashes = False
+    answering = _Counted(HeldBodies(app, service.limits.bodies_bytes), metrics)
+    return RequestLog(LoopbackGuard(answering), is_told=logs_requests, traces=traces)
+
+
+def _page_routes() -> list[Route]:
+    """Returns the routes of the page for people."""
+
+    def route(path: str, name: str, kind: str) -> Route:
+        content = (files("shipsight.serve") / "pages" / name).read_bytes()
+
+        async def give(request: Request) -> Response:
+            return Response(content, media_type=kind, headers=_PAGE_HEADERS)
+
+        described = operation("A page for people", tag="page", answers={200: answer("the page", {kind: {}})})
+        return DescribedRoute(path, give, method="GET", described=described)
+
+    return [
+        route("/", "index.html", "text/html"),
+        route("/pages/page.css", "page.css", "text/css"),
+        route("/pages/icon.svg", "icon.svg", "image/svg+xml"),
+        route("/pages/page.js", "page.js", "text/javascript"),
+    ]
+
+
+def _health_routes(service: PredictionService, metrics: Metrics) -> list[Route]:
+    """Returns the routes by which a server is watched."""
+
     async def live(request: Request) -> Response:
         return json_answer({"status": "alive"})
 
@@ -102,42 +145,11 @@ def build_app(
     async def measured(request: Request) -> Response:
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 
-    def page(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
-        content = (files("shipsight.serve") / "pages" / name).read_bytes()
-
-        async def give(request: Request) -> Response:
-            return Response(content, media_type=kind, headers=_PAGE_HEADERS)
-
-        return give
-
-    def shown(path: str, name: str, kind: str) -> Route:
-        described = operation("A page for people", tag="page", answers={200: answer("the page", {kind: {}})})
-        return DescribedRoute(path, page(name, kind), method="GET", described=described)
-
-    async def openapi(request: Request) -> Response:
-        return described
-
-    routes = [
-        shown("/", "index.html", "text/html"),
-        shown("/pages/page.css", "page.css", "text/css"),
-        shown("/pages/icon.svg", "icon.svg", "image/svg+xml"),
-        shown("/pages/page.js", "page.js", "text/javascript"),
+    return [
         DescribedRoute("/healthz", live, method="GET", described=_LIVE),
         DescribedRoute("/readyz", ready, method="GET", described=_READY),
         DescribedRoute("/metrics", measured, method="GET", described=_METRICS),
-        DescribedRoute("/openapi.json", openapi, method="GET", described=_OPENAPI),
-        *native_routes(service),
-        *rollout_routes(service),
-        *stream_routes(streams),
-        *open_inference_routes(open_inference),
-        *cloud_routes(service, vertex),
     ]
-    described = json_answer(describe(routes))
-    app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_allowed})
-    # Else a path with a slash too many is answered with another place instead of an error.
-    app.router.redirect_slashes = False
-    answering = _Counted(HeldBodies(app, service.limits.bodies_bytes), metrics)
-    return RequestLog(LoopbackGuard(answering), is_told=logs_requests, traces=traces)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

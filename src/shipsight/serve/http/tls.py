@@ -28,49 +28,41 @@ from shipsight.serve.http.answers import error_answer
 from shipsight.serve.http.principals import CLIENT_CERTIFICATE
 from shipsight.serve.tls import read_certificate
 
-__all__ = ["TlsServer"]
+__all__ = ["Listener", "TlsAcceptor"]
 
 _log = logging.getLogger("shipsight.serve")
 _PAUSE_S = 0.1
 _VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
 
-class TlsServer(uvicorn.Server):
-    """A server that speaks TLS alone.
+class TlsAcceptor:
+    """Takes connections that speak TLS alone.
 
     Args:
-        config: uvicorn's; it must name no TLS of its own.
         context: returns the context for a new connection.
         handshake_s: seconds that a handshake may take.
         handshakes: most that may be under way.
     """
 
-    def __init__(
-        self, config: uvicorn.Config, context: Callable[[], ssl.SSLContext], *, handshake_s: float, handshakes: int
-    ) -> None:
-        super().__init__(config)
+    def __init__(self, context: Callable[[], ssl.SSLContext], *, handshake_s: float, handshakes: int) -> None:
         self._context, self._handshake_s, self._handshakes = context, handshake_s, handshakes
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begins to accept on bound sockets."""
-        await self.lifespan.startup()
-        listeners = [
-            _Listener(one, self._protocol, self._context, self._handshake_s, self._handshakes) for one in sockets or ()
-        ]
-        self.servers = listeners  # type: ignore[assignment]  # uvicorn only closes them and waits
-        self.started = True
+    def listen(self, listener: socket.socket, server: uvicorn.Server) -> Listener:
+        """Begins to accept on a bound socket, for a server of uvicorn."""
 
-    def _protocol(self) -> asyncio.Protocol:
-        make: Callable[..., Any] = self.config.http_protocol_class
-        protocol = make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
-        upgrade = protocol.ws_protocol_class
-        if upgrade is not None:
-            protocol.ws_protocol_class = lambda **told: _show_tls(upgrade(**told))
-        shown: asyncio.Protocol = _show_tls(protocol)
-        return shown
+        def protocol() -> asyncio.Protocol:
+            make: Callable[..., Any] = server.config.http_protocol_class
+            made = make(config=server.config, server_state=server.server_state, app_state=server.lifespan.state)
+            upgrade = made.ws_protocol_class
+            if upgrade is not None:
+                made.ws_protocol_class = lambda **told: _show_tls(upgrade(**told))
+            shown: asyncio.Protocol = _show_tls(made)
+            return shown
+
+        return Listener(listener, protocol, self._context, self._handshake_s, self._handshakes)
 
 
-class _Listener:
+class Listener:
     """Accepts connections on a socket; what uvicorn takes for a server."""
 
     def __init__(
@@ -149,9 +141,8 @@ class _ShowsTls:
         certificate: Certificate | None = self._extensions[CLIENT_CERTIFICATE]
         if certificate is not None and datetime.now(UTC) > certificate.not_after:
             # The handshake checked it; the connection outlived it.
-            ended = error_answer(CertificateError("the client's certificate has ended", got=certificate.not_after))
-            ended.status_code = 403
-            await ended(scope, receive, send)
+            ended = CertificateError("the client's certificate has ended", got=certificate.not_after)
+            await error_answer(ended)(scope, receive, send)
             return
         scope["extensions"] = {**scope.get("extensions", {}), **self._extensions}
         await self._app(scope, receive, send)
