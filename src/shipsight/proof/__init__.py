@@ -20,7 +20,7 @@ from shipsight.proof.golden import (
 from shipsight.proof.layers import compare_layers
 from shipsight.proof.matching import MatchCriteria, MatchReport
 from shipsight.proof.parity import GATES, ParityGate, ParityReport, compare_answers
-from shipsight.proof.replay import ReplayReport, record, record_variant, replay
+from shipsight.proof.replay import Preparation, ReplayReport, check_preparation, record, record_variant, replay
 from shipsight.proof.scenes import make_scene
 from shipsight.proof.statistics import StatisticsCollector, TrainingImage, collect_statistics
 from shipsight.proof.subject import Subject
@@ -35,12 +35,14 @@ __all__ = [
     "MatchReport",
     "ParityGate",
     "ParityReport",
+    "Preparation",
     "ReplayReport",
     "StatisticsCollector",
     "Subject",
     "TrainingImage",
     "VariantRecording",
     "ask",
+    "check_preparation",
     "choose_golden",
     "collect_statistics",
     "compare_answers",

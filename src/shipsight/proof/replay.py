@@ -2,8 +2,8 @@
 """Replay: does this machine run the thing that was measured?
 
 A variant is compared with its own recorded outputs, never with the source (that is `parity`). Two halves. First each
-golden image is prepared here and compared with the recorded tensor: at most one level off, on any processor. Then
-the engine is fed the recorded tensor. On the class of processor, the runtime and the precision it was recorded on,
+golden image is prepared here and compared with the recorded tensor: at most one level off, on any processor; that needs
+no engine, and may be done while one opens (`check_preparation`). Then the engine is fed the recorded tensor. On the class of processor, the runtime and the precision it was recorded on,
 every table of outputs must lie within the recorded tolerance; elsewhere kernels differ, and the stated share of
 confident predictions must match. Leaves to others: opening sessions. Stable; numbers in `docs/formats/bundle.md`.
 """
@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shipsight.engines import EngineSession
 from shipsight.errors import ReplayMismatchError, TensorError
@@ -27,9 +26,9 @@ from shipsight.proof.golden import GoldenFiles, GoldenSet, VariantRecording
 from shipsight.proof.matching import MatchReport, match
 from shipsight.proof.recording import Deviation, Recording, compare_tables, record_tables
 from shipsight.proof.subject import Subject
-from shipsight.vision import prepare
+from shipsight.vision import Geometry, prepare
 
-__all__ = ["ReplayReport", "record", "record_variant", "replay"]
+__all__ = ["Preparation", "ReplayReport", "check_preparation", "record", "record_variant", "replay"]
 
 Progress = Callable[[int, int], None]
 
@@ -45,6 +44,21 @@ _FLOORS = {
 _FACTORS = {"f32": 1.0, "f16": 4.0, "bf16": 10.0}
 _INTEGER_FACTOR = 10.0
 _OBSERVED_FACTOR = 4.0
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How this machine prepares the golden images, within what is allowed.
+
+    Attributes:
+        levels: most levels by which a value was off.
+        off_share: share of values that were off at all.
+        geometries: input key -> where the image lies in what was prepared.
+    """
+
+    levels: int
+    off_share: float
+    geometries: Mapping[str, Geometry]
 
 
 @dataclass(frozen=True)
@@ -171,6 +185,44 @@ def _tolerance(floor: Deviation, observed: Deviation, factor: float) -> Deviatio
     )
 
 
+def check_preparation(variant: Variant, card: Card, golden: GoldenFiles, *, kind: str | None = None) -> Preparation:
+    """Prepares the golden images here and compares them with the recorded tensors.
+
+    Args:
+        variant: gives the input size.
+        card: of the model, as the bundle says.
+        golden: the bundle's golden set.
+        kind: `images` or `synthetic` for that half alone; None for all that is there.
+
+    Raises:
+        ReplayMismatchError: a value is off by more than is allowed, or there is no input.
+        TamperedError, CorruptError: the golden set is not what the manifest promises.
+    """
+    contract = card.with_size(variant.size_hw).input
+    levels, off, total = 0, 0, 0
+    geometries: dict[str, Geometry] = {}
+    for key in _keys(golden, variant, kind):
+        tensor = golden.tensor(key, variant.size_hw)
+        prepared, geometries[key] = prepare(golden.image(key), contract)
+        gap = np.abs(prepared.astype(np.int16) - tensor.astype(np.int16))
+        levels, off, total = max(levels, int(gap.max())), off + int(np.count_nonzero(gap)), total + gap.size
+        if levels > golden.most_levels:
+            raise ReplayMismatchError(
+                "images are prepared otherwise than where the model was built",
+                where=f"{variant.name} {key}",
+                expected=f"at most {golden.most_levels} level off",
+                got=f"{levels} levels, {np.count_nonzero(gap) / gap.size:.2%} of the values differ",
+            )
+    return Preparation(levels, off / total, geometries)
+
+
+def _keys(golden: GoldenFiles, variant: Variant, kind: str | None) -> tuple[str, ...]:
+    keys = golden.keys(kind)
+    if not keys:
+        raise ReplayMismatchError("the golden set holds nothing to replay", where=variant.name, got=kind)
+    return keys
+
+
 def replay(
     session: EngineSession,
     variant: Variant,
@@ -178,6 +230,7 @@ def replay(
     golden: GoldenFiles,
     *,
     kind: str | None = None,
+    prepared: Preparation | None = None,
     every: int = 1,
     workers: int = 1,
     progress: Progress | None = None,
@@ -190,6 +243,7 @@ def replay(
         card: of the model, as the bundle says.
         golden: the bundle's golden set.
         kind: `images` or `synthetic` for that half alone; None for all that is there.
+        prepared: what `check_preparation` found for the variant and kind; None looks first.
         every: 1 for every input, 3 for every third: enough for a second session of a variant that was replayed whole.
         workers: inputs that are answered side by side; more than 1 for a session that serves several requests.
         progress: called with inputs done and inputs in all.
@@ -203,31 +257,18 @@ def replay(
     """
     subject = Subject.of(session, variant, card)
     recorded = golden.variant(variant.name)
-    keys = golden.keys(kind)[::every]
-    if not keys:
-        raise ReplayMismatchError("the golden set holds nothing to replay", where=variant.name, got=kind)
+    preparation = prepared or check_preparation(variant, card, golden, kind=kind)
+    keys = _keys(golden, variant, kind)[::every]
     difference = _difference(session, variant, recorded)
-    levels, off, total = 0, 0, 0
     ours: list[Answer] = []
     deviations: dict[str, Deviation] = {}
 
-    def answer(key: str) -> tuple[Answer, NDArray[np.int16]]:
+    def answer(key: str) -> Answer:
         tensor = golden.tensor(key, variant.size_hw)
-        prepared, geometry = prepare(golden.image(key), subject.card.input)
-        gap = np.abs(prepared.astype(np.int16) - tensor.astype(np.int16))
-        return answer_one(subject, key, tensor, geometry, conf=golden.criteria.low_conf), gap
+        return answer_one(subject, key, tensor, preparation.geometries[key], conf=golden.criteria.low_conf)
 
     with ThreadPoolExecutor(workers) as pool:
-        for number, (one, gap) in enumerate(pool.map(answer, keys) if workers > 1 else map(answer, keys), start=1):
-            levels, off, total = max(levels, int(gap.max())), off + int(np.count_nonzero(gap)), total + gap.size
-            if levels > golden.most_levels:
-                pool.shutdown(cancel_futures=True)
-                raise ReplayMismatchError(
-                    "images are prepared otherwise than where the model was built",
-                    where=f"{variant.name} {one.key}",
-                    expected=f"at most {golden.most_levels} level off",
-                    got=f"{levels} levels, {np.count_nonzero(gap) / gap.size:.2%} of the values differ",
-                )
+        for number, one in enumerate(pool.map(answer, keys) if workers > 1 else map(answer, keys), start=1):
             ours.append(one)
             for name, deviation in _compare(recorded.recordings[one.key], one, variant.name).items():
                 deviations[name] = deviation.joined(deviations.get(name, deviation))
@@ -237,8 +278,8 @@ def replay(
     report = ReplayReport(
         variant=variant.name,
         inputs=len(keys),
-        levels=levels,
-        off_share=off / total,
+        levels=preparation.levels,
+        off_share=preparation.off_share,
         criterion="predictions" if difference else "outputs",
         difference=difference,
         deviations=deviations,

@@ -15,7 +15,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from shipsight.model import Card, Variant
 from shipsight.model.bundle import Bundle
 from shipsight.proof.environment import cpu_class, runtime_key
 from shipsight.proof.golden import GoldenFiles
-from shipsight.proof.replay import ReplayReport, replay
+from shipsight.proof.replay import ReplayReport, check_preparation, replay
 from shipsight.serve.opening import OpenSettings
 from shipsight.vision import prepare, to_tensor
 
@@ -116,25 +117,42 @@ def open_runner(
         )
         return open_in(files, variant, options)
 
-    alone = open_form(1)
-    together, count = alone, 1
-    try:
+    # Preparing the golden images takes as long as opening an engine, and both forms open as soon as one.
+    with ThreadPoolExecutor(3, thread_name_prefix="shipsight-open") as pool:
+        preparing = pool.submit(check_preparation, variant, bundle.card, golden)
         notes = _notes(bundle, variant, settings)
         known = settings.streams or _recall(notes)
+        counts = (1,) if known in (None, 1) else (1, known)
+        opened = _open_forms(pool, open_form, counts)
+    alone, together, count = opened[0], opened[-1], counts[-1]
+    try:
         if known is None:
             together, count = _measure_forms(open_form, alone, bundle.card, variant)
             _remember(notes, count)
-        elif known > 1:
-            together, count = open_form(known), known
-        report = replay(together, variant, bundle.card, golden, workers=count)
+        prepared = preparing.result()
+        report = replay(together, variant, bundle.card, golden, prepared=prepared, workers=count)
         if together is not alone:
             # The same kernels in another order of threads: a third of the inputs tells whether they agree.
-            replay(alone, variant, bundle.card, golden, every=3)
+            replay(alone, variant, bundle.card, golden, prepared=prepared, every=3)
     except BaseException:
         alone.close()
         together.close()
         raise
     return Runner(bundle.card.with_size(variant.size_hw), variant, alone, together, count, report)
+
+
+def _open_forms(
+    pool: ThreadPoolExecutor, open_form: Callable[[int], EngineSession], counts: Sequence[int]
+) -> list[EngineSession]:
+    """Opens forms side by side; where one cannot be opened, none stays open."""
+    opening = [pool.submit(open_form, count) for count in counts]
+    try:
+        return [one.result() for one in opening]
+    except BaseException:
+        for one in opening:
+            if one.exception() is None:
+                one.result().close()
+        raise
 
 
 def _notes(bundle: Bundle, variant: Variant, settings: OpenSettings) -> Path | None:
