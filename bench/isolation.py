@@ -23,9 +23,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from peers.launch import Running
 
 import shipsight
-from serve import WRK, Server, load, spread
+from serve import WRK, Contender, load, spread
 from shipsight.serve.steps import StepPool
 
 STEPS = """
@@ -41,12 +42,14 @@ def same_predictions(image_rgb, predictions):
 """
 
 
-def start(name: str, bundle: Path, *arguments: str) -> Server:
+def start(name: str, bundle: Path, bodies: list[Path], *arguments: str) -> tuple[Contender, Running]:
+    begin = time.perf_counter()
     command = [sys.executable, "-m", "shipsight", "serve", str(bundle), "--port", "0", "--json", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     ready = json.loads(process.stdout.readline())
-    return Server(name, f"/v1/models/{ready['models'][0]['name']}/predict", ready["url"], process)
+    running = Running(ready["url"], process, time.perf_counter() - begin)
+    return Contender(name, f"/v1/models/{ready['models'][0]['name']}/predict", lambda: running, bodies), running
 
 
 def family(pid: int) -> list[int]:
@@ -58,7 +61,7 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def cpu_s(server: Server) -> float:
+def cpu_s(server: Running) -> float:
     """Processor time that the server's processes have had."""
     total = 0
     for pid in family(server.process.pid):
@@ -67,7 +70,7 @@ def cpu_s(server: Server) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
-def own_mb(server: Server) -> float:
+def own_mb(server: Running) -> float:
     """Memory of the server's processes, what they share counted once."""
     total = 0.0
     for pid in family(server.process.pid):
@@ -100,45 +103,44 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        script, files, steps = folder / "load.lua", folder / "files.txt", folder / "steps.py"
+        script, steps = folder / "load.lua", folder / "steps.py"
         script.write_text(WRK, encoding="utf-8")
         steps.write_text(STEPS, encoding="utf-8")
         paths = []
         for position, path in enumerate(sorted(arguments.images.glob("*.jpg"))[:16]):
             paths.append(folder / f"{position}.jpg")
             cv2.imwrite(str(paths[-1]), cv2.resize(cv2.imread(str(path)), (640, 480)))
-        files.write_text("\n".join(map(str, paths)) + "\n", encoding="utf-8")
         way = way_ms(steps)
         print(f"There and back, 1.2 MB each way: best {way[0]:.2f} ms, median {way[len(way) // 2]:.2f} ms.\n")
-        servers = [start("one process", arguments.bundle)]
+        servers = [start("one process", arguments.bundle, paths)]
         try:
-            servers.append(start("--isolate", arguments.bundle, "--isolate"))
-            servers.append(start("--steps", arguments.bundle, "--steps", str(steps)))
-            for one in servers:
-                load(one, files, script, 8, 2)
-            cpu_ms: dict[str, list[float]] = {one.name: [] for one in servers}
+            servers.append(start("--isolate", arguments.bundle, paths, "--isolate"))
+            servers.append(start("--steps", arguments.bundle, paths, "--steps", str(steps)))
+            for one, running in servers:
+                load(one, running, script, 8, 2)
+            cpu_ms: dict[str, list[float]] = {one.title: [] for one, _ in servers}
             for _ in range(arguments.rounds):
-                for one in servers:
-                    begin = cpu_s(one)
-                    rate, p50, p99 = load(one, files, script, 8, arguments.seconds)
-                    cpu_ms[one.name].append((cpu_s(one) - begin) * 1e3 / (rate * arguments.seconds))
+                for one, running in servers:
+                    begin = cpu_s(running)
+                    rate, p50, p99 = load(one, running, script, 8, arguments.seconds)
+                    cpu_ms[one.title].append((cpu_s(running) - begin) * 1e3 / (rate * arguments.seconds))
                     one.rates.append(rate)
                     one.p50_ms.append(p50)
                     one.p99_ms.append(p99)
-                    one.lone_ms.append(load(one, files, script, 1, arguments.seconds // 2)[1])
+                    one.lone_ms.append(load(one, running, script, 1, arguments.seconds // 2)[1])
             print(
                 "| server | images/s, 8 connections | of one process | processor ms an image | p50 ms | p99 ms | lone request, ms | memory, MB |"
             )
             print("|---|---|---|---|---|---|---|---|")
-            for one in servers:
-                share = [rate / plain for rate, plain in zip(one.rates, servers[0].rates, strict=True)]
+            for one, running in servers:
+                share = [rate / plain for rate, plain in zip(one.rates, servers[0][0].rates, strict=True)]
                 print(
-                    f"| {one.name} | {spread(one.rates)} | {spread(share)} | {spread(cpu_ms[one.name])} | {spread(one.p50_ms)} | {spread(one.p99_ms)} | "
-                    f"{spread(one.lone_ms)} | {own_mb(one):.0f} |"
+                    f"| {one.title} | {spread(one.rates)} | {spread(share)} | {spread(cpu_ms[one.title])} | {spread(one.p50_ms)} | {spread(one.p99_ms)} | "
+                    f"{spread(one.lone_ms)} | {own_mb(running):.0f} |"
                 )
         finally:
-            for one in servers:
-                one.process.send_signal(signal.SIGTERM)
+            for _, running in servers:
+                running.process.send_signal(signal.SIGTERM)
             time.sleep(1)
     print(f"shipsight {shipsight.__version__}")
 

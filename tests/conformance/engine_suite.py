@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -50,6 +51,26 @@ class SessionSuite:
                 np.testing.assert_array_equal(array, alone[i % 8][name])
         first = next(iter(alone[0]))
         assert not np.array_equal(alone[0][first], alone[1][first]), "the inputs must differ for this to say anything"
+
+    def test_infer_keeps_no_caller_waiting_for_long_when_others_call_again_and_again(
+        self, session: EngineSession, tensor: np.ndarray
+    ) -> None:
+        callers, calls = 6, 40
+        counts = [0] * callers
+        begin, is_over = threading.Barrier(callers), threading.Event()
+
+        def call(index: int) -> None:
+            begin.wait()
+            while not is_over.is_set():
+                session.infer(tensor)
+                counts[index] += 1
+                if counts[index] == calls:
+                    is_over.set()
+
+        with ThreadPoolExecutor(callers) as pool:
+            for done in [pool.submit(call, index) for index in range(callers)]:
+                done.result()
+        assert min(counts) >= calls // 2, counts
 
     def test_infer_leaves_earlier_outputs_alone_when_called_again(
         self, session: EngineSession, tensor: np.ndarray

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from shipsight.engines._onnx_nodes import OnnxGraph, read_graph
 from shipsight.engines._onnxruntime_import import import_onnxruntime
+from shipsight.engines._turns import Turns
 from shipsight.engines._variant_files import Device, parse_device, read_variant_file
 from shipsight.engines.contract import (
     Engine,
@@ -200,7 +201,7 @@ class _OnnxRuntimeSession(EngineSession):
         self._variant = variant
         self._options = options
         self._held = held
-        self._slots = threading.BoundedSemaphore(options.requests)
+        self._slots = Turns(range(options.requests))
         self._state = threading.Lock()
         self._times: tuple[LayerTime, ...] | None = None
         self.input = _only_input(session, variant)
@@ -209,10 +210,13 @@ class _OnnxRuntimeSession(EngineSession):
 
     def infer(self, tensor: NDArray[Any]) -> dict[str, NDArray[Any]]:
         array = self.check(tensor)
-        with self._slots:
+        slot = self._slots.get()
+        try:
             session = self._opened()
             with _translated(self._variant.name):
                 values = session.run(self._names, {self.input.name: array})
+        finally:
+            self._slots.put(slot)
         return {name: np.asarray(value) for name, value in zip(self._names, values, strict=True)}
 
     def precision(self) -> PrecisionReport:

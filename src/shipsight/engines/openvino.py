@@ -9,7 +9,6 @@ CPUs that have it. Sources: OpenVINO 2026 documentation, "CPU device" and "Preci
 from __future__ import annotations
 
 import functools
-import queue
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shipsight.engines._openvino_import import import_openvino
+from shipsight.engines._turns import Turns
 from shipsight.engines._variant_files import parse_device, read_variant_file
 from shipsight.engines.contract import (
     Engine,
@@ -150,10 +150,9 @@ class _OpenVinoSession(EngineSession):
     def __init__(self, compiled: Any, options: EngineOptions) -> None:  # noqa: ANN401 - no types
         self._compiled: Any = compiled
         self._profile = options.profile
-        self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._requests = [compiled.create_infer_request() for _ in range(options.requests)]
-        for request in self._requests:
-            self._waiting.put(request)
+        # None: for those who still wait when the session closes.
+        self._waiting: Turns[Any | None] = Turns(self._requests)
         self._closing = threading.Lock()
         self.input = _spec(compiled.inputs[0], "input")
         self.outputs = tuple(_spec(port, f"output{i}") for i, port in enumerate(compiled.outputs))
