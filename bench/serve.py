@@ -48,6 +48,7 @@ for path in io.lines(os.getenv("BENCH_FILES")) do
 end
 local headers = {["Content-Type"] = os.getenv("BENCH_TYPE")}
 if os.getenv("BENCH_HEAD") then headers["Inference-Header-Content-Length"] = os.getenv("BENCH_HEAD") end
+if os.getenv("BENCH_KEY") then headers["Authorization"] = "Bearer " .. os.getenv("BENCH_KEY") end
 request = function()
   at = at + 1
   return wrk.format("POST", os.getenv("BENCH_PATH"), headers, bodies[at % #bodies + 1])
@@ -69,6 +70,7 @@ class Contender:
     start: Callable[[], Running]
     bodies: list[Path]
     is_open_inference: bool = False
+    key: str | None = None
     rates: list[float] = field(default_factory=list)
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
@@ -126,6 +128,8 @@ def load(one: Contender, running: Running, script: Path, connections: int, secon
     headers = one.headers()
     environment = {**os.environ, "BENCH_FILES": str(files), "BENCH_PATH": one.path}
     environment["BENCH_TYPE"] = headers["Content-Type"]
+    if one.key is not None:
+        environment["BENCH_KEY"] = one.key
     if one.is_open_inference:
         environment["BENCH_HEAD"] = headers["Inference-Header-Content-Length"]
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from shipsight import errors
-from shipsight.cli import make_app
+from shipsight.cli import GROUPS, make_app
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -63,6 +63,40 @@ def test_command_page_lists_exactly_the_options_of_the_command(verb: str) -> Non
     assert shown == options_of(verb) | (shown & {"--json"}), "the page speaks of another command's option"
 
 
+def commands_of(group: str) -> dict[str, typer.core.TyperCommand]:
+    """Returns the verbs under a group, as the command line itself declares them."""
+    root = typer.main.get_command(make_app([group]))
+    assert hasattr(root, "commands")
+    return dict(root.commands[group].commands)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_page_of_a_group_has_a_section_for_each_of_its_commands(group: str) -> None:
+    page = (REPOSITORY / "docs" / "commands" / f"{group}.md").read_text(encoding="utf-8")
+    assert set(re.findall(rf"^## shipsight {group} ([a-z-]+)$", page, re.MULTILINE)) == set(commands_of(group))
+
+
+@pytest.mark.parametrize(("group", "verb"), [(group, verb) for group in GROUPS for verb in commands_of(group)])
+def test_section_lists_exactly_the_options_of_its_command_with_their_defaults(group: str, verb: str) -> None:
+    page = (REPOSITORY / "docs" / "commands" / f"{group}.md").read_text(encoding="utf-8")
+    section = re.split(r"^## ", page.partition(f"## shipsight {group} {verb}\n")[2], flags=re.MULTILINE)[0]
+    rows = re.findall(r"^\| `(--[a-z0-9-]+)(?: [A-Z]+)?` \| (.+?) \| .+ \|$", section, re.MULTILINE)
+    options = {
+        parameter.opts[0]: parameter.default
+        for parameter in commands_of(group)[verb].params
+        if parameter.opts[0].startswith("--") and parameter.opts[0] != "--help"
+    }
+    assert [option for option, _ in rows] == [option for option, _ in rows if option in options]
+    assert len(rows) == len(options)
+    for option, written in rows:
+        if options[option] is False:
+            assert written == "off", option
+        elif options[option] is None:
+            assert not re.fullmatch(r"off|`[\d.]+`", written), option
+        else:
+            assert written == f"`{options[option]}`", option
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_command_page_states_each_default_of_the_command(verb: str) -> None:
     page = (REPOSITORY / "docs" / "commands" / f"{verb}.md").read_text(encoding="utf-8")
@@ -96,7 +130,13 @@ def test_shown_commands_parse() -> None:
     for page, line in commands:
         _, verb, *rest = shlex.split(line)
         assert verb in group.commands, f"{page}: {line}"
-        group.commands[verb].make_context(verb, list(rest))
+        command = group.commands[verb]
+        if verb in GROUPS:
+            if rest in (["COMMAND", "[options]"], []):
+                continue
+            assert rest[0] in command.commands, f"{page}: {line}"
+            command = command.commands[rest.pop(0)]
+        command.make_context(verb, list(rest))
 
 
 def test_errors_page_equals_the_tree_of_errors() -> None:
@@ -168,6 +208,15 @@ def test_getting_started_commands_run_in_order_on_the_sample(sample_dir: Path, t
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     assert (tmp_path / "digits.bundle" / "report.html").is_file()
     assert list((tmp_path / "drawn").glob("*.jpg"))
+
+
+def test_tests_that_security_pages_name_are_there() -> None:
+    named = set()
+    for page in (REPOSITORY / "docs" / "security").glob("*.md"):
+        named |= set(re.findall(r"`([a-z0-9_/]+\.py)::(test_[a-z0-9_]+)`", page.read_text(encoding="utf-8")))
+    assert len(named) > 100
+    for file, name in sorted(named):
+        assert re.search(rf"def {name}\(", (REPOSITORY / "tests" / file).read_text(encoding="utf-8")), f"{file}::{name}"
 
 
 def test_documentation_speaks_of_this_project_alone() -> None:

@@ -29,6 +29,7 @@ EXIT_CODES = {
     errors.AnswerIsNoError: 1,
     errors.EnvironmentLackError: 3,
     errors.LimitError: 2,
+    errors.AccessError: 1,
     errors.ServiceError: 1,
     errors.InternalError: 70,
 }

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -351,6 +352,51 @@ def test_import_loads_nothing_heavy() -> None:
 def test_command_line_loads_no_engine() -> None:
     modules = {name.partition(".")[0] for name in import_in_a_fresh_interpreter("import shipsight.cli")["modules"]}
     assert modules.isdisjoint(set(HEAVY) - {"numpy", "typer", "rich", "yaml"}), modules & set(HEAVY)
+
+
+SERVER_WITHOUT_USERS = """
+import socket, sys
+from pathlib import Path
+
+from shipsight.cli.serve_access import read_access
+from shipsight.serve import Limits, ServeOptions
+from shipsight.serve.access_opening import first_look, open_gate, origin_of
+from shipsight.serve.http import build_app
+from shipsight.serve.http.stream import Streams
+from shipsight.serve.metrics import Metrics
+from shipsight.serve.models import Models
+from shipsight.serve.open_inference import OpenInference
+from shipsight.serve.scheduler import Scheduler
+from shipsight.serve.service import PredictionService
+import shipsight.serve.grpc, shipsight.serve.process
+
+access = read_access(
+    host="127.0.0.1", database=None, secrets_key=None, public_url=None, require_access=False, behind=None, uds=None,
+    proxy_peers=None, proxy_secret_file=None, proxy_user_header=None, openid=None, idle_minutes=30, session_hours=12,
+    step_up_minutes=5,
+)
+options = ServeOptions.from_json(ServeOptions((Path("a.bundle"),), access=access).to_json())
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    assert first_look(options, origin_of(options, listener)).is_open
+    gate, close = open_gate(options, listener)
+scheduler = Scheduler(1)
+service = PredictionService(Models(scheduler), scheduler, Limits(), gate=gate)
+build_app(service, Metrics(), open_inference=OpenInference(service), streams=Streams(service, service.limits))
+close()
+scheduler.close()
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def test_server_without_users_imports_nothing_of_identities(tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    for name in ("XDG_STATE_HOME", "SHIPSIGHT_DATABASE"):
+        environment.pop(name, None)
+    command = [sys.executable, "-c", SERVER_WITHOUT_USERS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    heavy = {"sqlalchemy", "alembic", "argon2", "webauthn", "pyotp", "joserfc", "httpcore", "limits", "redis"}
+    assert heavy & set(done.stdout.split()) == set()
 
 
 def test_import_takes_less_than_300_ms() -> None:

@@ -25,9 +25,14 @@
     |-- MissingDependencyError, SandboxError     (EnvironmentLackError)  the environment           exit 3
     |-- LimitError            a resource limit: time, memory, size                     exit 2
     |-- StepError             the operator: a step of theirs failed                    exit 2
+    |-- AccessError           who asks, or who gives them rights                       exit 1
+    |   |-- AuthenticationError   who asks is not known, or what they showed is not accepted
+    |   |   `-- StepUpError           known, but has to prove it again for this
+    |   `-- ForbiddenError        who asks may not do this
     |-- ServiceError          nobody: ask again later                                  exit 1
     |   |-- OverloadedError       would be too late, so not begun
     |   |-- DeadlineError         became too late while it waited
+    |   |-- RateLimitError        this principal asked too often, or for too much
     |   |-- NotReadyError         the model is loading, failed its replay or is leaving
     |   |-- EngineDiedError       the model's worker process ended before it answered
     |   `-- StreamLostError       a source of video gives no frames any more
@@ -42,8 +47,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "AccessError",
     "AnswerIsNoError",
     "ArtefactError",
+    "AuthenticationError",
     "CardError",
     "CertificateError",
     "CorruptError",
@@ -52,6 +59,7 @@ __all__ = [
     "EngineDiedError",
     "EnvironmentLackError",
     "EscapingPathError",
+    "ForbiddenError",
     "HashMismatchError",
     "ImageError",
     "ImageFormatError",
@@ -67,11 +75,13 @@ __all__ = [
     "NotReadyError",
     "OverloadedError",
     "ParityError",
+    "RateLimitError",
     "ReplayMismatchError",
     "SandboxError",
     "ServiceError",
     "ShipsightError",
     "StepError",
+    "StepUpError",
     "StreamLostError",
     "TamperedError",
     "TensorError",
@@ -319,6 +329,31 @@ class StepError(ShipsightError):
     code = "step"
 
 
+class AccessError(ShipsightError):
+    """Something is not done for whoever asks."""
+
+    code = "access"
+    exit_code = 1
+
+
+class AuthenticationError(AccessError):
+    """Who asks is not known, or what they showed is not accepted. Which of it was wrong is not told."""
+
+    code = "unauthenticated"
+
+
+class StepUpError(AuthenticationError):
+    """Who asks is known, but has to prove it again before something this sensitive is done."""
+
+    code = "step-up"
+
+
+class ForbiddenError(AccessError):
+    """Who asks may not do this."""
+
+    code = "forbidden"
+
+
 class ServiceError(ShipsightError):
     """A server cannot answer now; the same request may succeed later.
 
@@ -341,6 +376,12 @@ class DeadlineError(ServiceError):
     """The answer's time passed before its turn came."""
 
     code = "deadline"
+
+
+class RateLimitError(ServiceError):
+    """A principal asked too often, or for more than its quota."""
+
+    code = "rate-limit"
 
 
 class NotReadyError(ServiceError):

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.access.conftest import postgres_server
+
+__all__ = ["postgres_server"]
 
 
 @dataclass(frozen=True)

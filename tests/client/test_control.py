@@ -104,3 +104,12 @@ def test_a_server_is_trusted_by_the_certificates_named(certificate: tuple[Path, 
         ServerControl("https://127.0.0.1", ca=tmp_path / "gone.pem")
     with pytest.raises(UsageError, match="for https"):
         ServerControl("http://127.0.0.1", ca=certificate[0])
+
+
+@pytest.mark.parametrize("url", ["http://vision.example:8000", "http://192.0.2.1", "http://localhost.evil.example"])
+def test_a_key_is_never_sent_in_the_clear_to_another_machine(url: str) -> None:
+    """ASVS 12.2.1."""
+    with pytest.raises(UsageError, match="https alone"):
+        ServerControl(url, key="ssk_0123456789abcdef_x")
+    for fine in ("http://localhost:8000", "http://127.0.0.1", "http://[::1]:8000", "https://vision.example"):
+        ServerControl(fine, key="ssk_0123456789abcdef_x")

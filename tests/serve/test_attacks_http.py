@@ -33,7 +33,9 @@ from tests.serve.attacked import (
 from tests.serve.conftest import Served
 
 from shipsight.access import LOOPBACK
+from shipsight.serve.gate import Caller
 from shipsight.serve.http.handlers import bind
+from shipsight.serve.http.principals import CALLER
 
 pytestmark = pytest.mark.slow  # servers that start, die and wait
 
@@ -322,6 +324,7 @@ def test_h11_path_of_a_request_that_failed_stands_in_the_log_in_one_line(caplog:
 
     scope = {
         "type": "http", "method": "GET", "path": "/a\r\nb\x1b[31m\u2028\u202e" + "x" * 1000, "headers": [], "query_string": b"",
+        CALLER: Caller(LOOPBACK), "path_params": {},
         "server": ("localhost", 1), "scheme": "http",
     }  # fmt: skip
     with caplog.at_level(logging.ERROR, "shipsight.serve"):

@@ -119,7 +119,7 @@ def test_a_bundle_that_does_not_replay_is_not_served(digits_bundle: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
-        (["--host", "0.0.0.0"], 2, "this machine only"),
+        (["--host", "0.0.0.0"], 2, "needs TLS and an administrator"),
         (["--host", "shop.example"], 2, "not an address"),
         (["--port", "70000"], 2, "no such port"),
         (["--workers", "0"], 2, "too few"),

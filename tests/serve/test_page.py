@@ -3,83 +3,21 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import os
-import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from tests.serve.browsing import Tab, opened_tab
 from tests.serve.conftest import Served
-from websockets.sync.client import connect
 
 pytestmark = pytest.mark.browser
 
 
-class Tab:
-    """One page, driven over Chromium's DevTools protocol."""
-
-    def __init__(self, socket: Any) -> None:
-        self._socket = socket
-        self._numbers = itertools.count(1)
-        self.complaints: list[str] = []
-        for domain in ("Page", "Runtime", "DOM", "Log"):
-            self.call(f"{domain}.enable")
-
-    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        number = next(self._numbers)
-        self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        while True:
-            told = json.loads(self._socket.recv(timeout=60))
-            if told.get("method") == "Log.entryAdded":
-                self.complaints.append(told["params"]["entry"]["text"])
-            if told.get("method") == "Runtime.exceptionThrown":
-                self.complaints.append(str(told["params"]))
-            if told.get("id") == number:
-                assert "error" not in told, told
-                return told["result"]
-
-    def value(self, expression: str) -> Any:
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
-
-    def wait_for(self, expression: str) -> Any:
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
-            found = self.value(expression)
-            if found:
-                return found
-            time.sleep(0.05)
-        raise AssertionError(f"never true: {expression}")
-
-
 @pytest.fixture
 def tab(tmp_path: Path) -> Iterator[Tab]:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium is installed")
-    command = [browser, "--headless", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--remote-debugging-port=0", "about:blank"]
-    command += ["--no-sandbox"] if os.geteuid() == 0 else []
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        port_file = tmp_path / "profile" / "DevToolsActivePort"
-        end = time.monotonic() + 30
-        while not port_file.exists() or not port_file.read_text(encoding="ascii").strip():
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        port = port_file.read_text(encoding="ascii").split()[0]
-        pages = httpx.get(f"http://127.0.0.1:{port}/json").json()
-        address = next(one["webSocketDebuggerUrl"] for one in pages if one["type"] == "page")
-        with connect(address, max_size=None) as socket:
-            yield Tab(socket)
-    finally:
-        process.terminate()
-        process.wait(30)
+    with opened_tab(tmp_path) as tab:
+        yield tab
 
 
 def test_the_page_shows_models_and_the_boxes_of_a_chosen_image(

@@ -33,8 +33,9 @@ from tests.serve.certificates import (
 
 from shipsight.access import Certificate, PrincipalKind, certificate_principal
 from shipsight.errors import CertificateError
+from shipsight.serve.gate import Gate
 from shipsight.serve.http import HttpServer
-from shipsight.serve.http.principals import principal_of
+from shipsight.serve.http.principals import read_shown
 from shipsight.serve.http.tls import TlsAcceptor
 from shipsight.serve.tls import TlsSettings, grpc_credentials, make_context, read_certificate
 
@@ -109,8 +110,9 @@ def test_requests_and_websockets_see_who_is_connected(tmp_path: Path, authority:
         assert tls["client_cert_name"] == "CN=camera-7"
         assert tls["tls_version"] == 0x0304
         assert scope["scheme"] in ("https", "wss")
-        assert principal_of(scope).kind is PrincipalKind.CERTIFICATE
-        assert principal_of(scope).name == "CN=camera-7"
+        caller = asyncio.run(Gate().identify(read_shown(scope, Gate())))
+        assert caller.principal.kind is PrincipalKind.CERTIFICATE
+        assert caller.principal.name == "CN=camera-7"
 
 
 def test_a_certificate_that_ends_while_its_connection_lives_is_of_no_more_use(

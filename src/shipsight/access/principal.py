@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A principal: who acts. Every handler of a server takes one as an argument. Stable."""
+"""A principal: who acts, and what they may do. Every handler of a server takes one as an argument. Stable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-__all__ = ["LOOPBACK", "SERVER", "Certificate", "Principal", "PrincipalKind", "certificate_principal"]
+from shipsight.access.permissions import NO_RIGHTS, OPEN_RIGHTS, Action, Rights
+from shipsight.errors import ForbiddenError, StepUpError
+
+__all__ = ["LOOPBACK", "NOBODY", "SERVER", "Certificate", "Principal", "PrincipalKind", "certificate_principal"]
 
 
 class PrincipalKind(StrEnum):
@@ -15,7 +18,12 @@ class PrincipalKind(StrEnum):
 
     LOOPBACK = "loopback"
     SERVER = "server"
+    NOBODY = "nobody"
+    PERSON = "person"
+    KEY = "key"
     CERTIFICATE = "certificate"
+    DEVICE = "device"
+    PLATFORM = "platform"
 
 
 @dataclass(frozen=True)
@@ -47,25 +55,83 @@ class Principal:
         kind: how it is known.
         name: unique among its kind.
         certificate: that it showed, None for other kinds.
+        rights: what it may do.
+        id: that the store knows it by, None where it is not kept there.
+        factors: how a person proved who they are, `password`, `totp`, `passkey`, `recovery`, `oidc`; empty for others.
+        must_enrol: whether a person has to add a second factor before anything else.
+        proved_at: when a person last proved who they are, None for others.
+        fresh_until: until when that is enough for what is sensitive, None for others.
+        session: handle of the session, None without one; no secret.
+        rate: requests that it may make (`quotas`), as its key or certificate tells; None for the server's default.
+        quota: images that it may ask about, likewise.
     """
 
     kind: PrincipalKind
     name: str
     certificate: Certificate | None = None
+    rights: Rights = NO_RIGHTS
+    id: str | None = None
+    factors: tuple[str, ...] = ()
+    must_enrol: bool = False
+    proved_at: datetime | None = None
+    fresh_until: datetime | None = None
+    session: str | None = None
+    rate: str | None = None
+    quota: str | None = None
 
     def told(self) -> str:
-        """Returns the principal as a record tells it: `loopback`, `certificate:CN=camera-1`."""
-        return self.kind.value if self.kind is PrincipalKind.LOOPBACK else f"{self.kind.value}:{self.name}"
+        """Returns the principal as a record tells it: `loopback`, `person:ada`, `certificate:CN=camera-1`."""
+        alone = self.kind in (PrincipalKind.LOOPBACK, PrincipalKind.NOBODY)
+        return self.kind.value if alone else f"{self.kind.value}:{self.name}"
+
+    @property
+    def is_person(self) -> bool:
+        """Whether it is somebody who signed in."""
+        return self.kind is PrincipalKind.PERSON
+
+    def may(self, action: Action, model: str | None = None) -> bool:
+        """Whether it is allowed to; a person who has yet to add a second factor is allowed nothing."""
+        return not self.must_enrol and self.rights.allows(action, model)
+
+    def require(self, action: Action, model: str | None = None, *, now: datetime | None = None) -> None:
+        """Lets pass who is allowed to.
+
+        Args:
+            action: what is to be done.
+            model: to which; None for an action that concerns none.
+            now: time; given where the action is sensitive, so that what a person proved may be too old.
+
+        Raises:
+            ForbiddenError: it is not allowed to.
+            StepUpError: it is, but has to prove again who it is.
+        """
+        if not self.may(action, model):
+            raise ForbiddenError(
+                "this is not allowed to you",
+                where=model,
+                expected=action.value,
+                got=self.told(),
+                hint="Add a second factor first." if self.must_enrol else None,
+            )
+        if action.is_sensitive and self.is_person and now is not None and not self.is_fresh(now):
+            raise StepUpError("prove again who you are", expected=action.value, got=self.told())
+
+    def is_fresh(self, now: datetime) -> bool:
+        """Whether a person proved who they are a short enough while ago; others prove it with each request."""
+        return not self.is_person or (self.fresh_until is not None and now < self.fresh_until)
 
 
-LOOPBACK = Principal(PrincipalKind.LOOPBACK, "this machine")
-"""Anyone who reaches a server that listens on this machine alone."""
+LOOPBACK = Principal(PrincipalKind.LOOPBACK, "this machine", rights=OPEN_RIGHTS)
+"""Anyone who reaches a server that listens on this machine alone, and that knows nobody yet."""
 
-SERVER = Principal(PrincipalKind.SERVER, "this server")
+NOBODY = Principal(PrincipalKind.NOBODY, "nobody")
+"""Who asks without saying who they are."""
+
+SERVER = Principal(PrincipalKind.SERVER, "this server", rights=OPEN_RIGHTS)
 """The server itself, on behalf of whoever started it."""
 
 
 def certificate_principal(certificate: Certificate) -> Principal:
-    """Returns who shows a certificate: its subject, else its first alternative name, else its digest."""
+    """Returns who shows a certificate: its subject, else its first alternative name, else its digest; without rights."""
     name = certificate.subject or next(iter(certificate.alternative_names), f"sha256:{certificate.sha256}")
     return Principal(PrincipalKind.CERTIFICATE, name, certificate)

@@ -17,13 +17,16 @@ from shipsight import __version__
 from shipsight.cli.output import print_error
 from shipsight.errors import InternalError, ShipsightError
 
-__all__ = ["VERBS", "main", "make_app"]
+__all__ = ["GROUPS", "VERBS", "main", "make_app"]
 
 VERBS = ("build", "inspect", "verify", "predict", "evaluate", "bench", "serve", "promote", "rollback", "watch")
 """Each is `VERB_command` in a file of its own."""
 
+GROUPS = ("user", "role", "key", "backup")
+"""Each is `GROUP_app` in a file of its own, with verbs under it."""
 
-def make_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
+
+def make_app(verbs: Iterable[str] = VERBS + GROUPS) -> typer.Typer:
     """Returns the command line with some verbs; only their files are imported, so that each starts without the others' weight."""
     app = typer.Typer(
         name="shipsight",
@@ -34,7 +37,11 @@ def make_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
         rich_markup_mode=None,
     )
     for verb in verbs:
-        app.command(verb)(getattr(import_module(f"shipsight.cli.{verb}"), f"{verb}_command"))
+        module = import_module(f"shipsight.cli.{verb}")
+        if verb in GROUPS:
+            app.add_typer(getattr(module, f"{verb}_app"), name=verb)
+        else:
+            app.command(verb)(getattr(module, f"{verb}_command"))
     app.callback(invoke_without_command=True)(_root)
     return app
 
@@ -51,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and leaves the process with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
-    asked = [verb for verb in VERBS if given and verb == given[0]]
+    asked = [verb for verb in VERBS + GROUPS if given and verb == given[0]]
     try:
-        make_app(asked or VERBS)(args=given)
+        make_app(asked or VERBS + GROUPS)(args=given)
     except ShipsightError as error:
         print_error(error, as_json=as_json)
         sys.exit(error.exit_code)

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from shipsight.cli.output import print_json, screen
+from shipsight.errors import UsageError
 
-__all__ = ["SERVER", "print_change", "promote_command"]
+__all__ = ["KEY_VARIABLE", "SERVER", "print_change", "promote_command", "read_key"]
+
+KEY_VARIABLE = "SHIPSIGHT_KEY"
 
 SERVER = "http://127.0.0.1:8000"
 
@@ -22,16 +26,33 @@ def promote_command(
         str | None, typer.Option("--version", help="Version to promote; default: the canary.")
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Why, for the record.")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="File of the API key; default: that of $SHIPSIGHT_KEY, or none.")
+    ] = None,
     ca: Annotated[Path | None, typer.Option(help="Certificates to trust, for an https server.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Make a version of a model the one that answers where none is named."""
     from shipsight.client import ServerControl
 
-    control = ServerControl(server, ca=ca)
+    control = ServerControl(server, ca=ca, key=read_key(key_file))
     with screen(stderr=True).status(f"the server brings {model} {model_version or ''} into service"):
         told = control.promote(model, model_version, reason=reason)
     print_change(told, as_json=as_json)
+
+
+def read_key(path: Path | None) -> str | None:
+    """Returns the API key in a file, else that of the environment, else None; never one of the command line, which others see.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    if path is None:
+        return os.environ.get(KEY_VARIABLE) or None
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("no key can be read", where=f"--key-file {path}", got=type(error).__name__) from None
 
 
 def print_change(told: dict[str, Any], *, as_json: bool) -> None:

@@ -20,6 +20,7 @@ import typer
 from rich.markup import escape
 
 from shipsight.cli.output import screen
+from shipsight.cli.serve_access import open_id_settings, read_access, tell_first_look
 from shipsight.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def serve_command(
     bundles: Annotated[
         list[Path] | None, typer.Argument(metavar="[BUNDLE...]", help="Bundles: folders or zip files.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on: this machine's own.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; other than this machine's own with TLS and an administrator.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 for any free one.")] = 8000,
     grpc_port: Annotated[int | None, typer.Option(help="Port for gRPC; 0 for any free one; default: no gRPC.")] = None,
     variant: Annotated[
@@ -95,6 +98,62 @@ def serve_command(
     ] = None,
     step_workers: Annotated[int, typer.Option(help="Processes that run the steps of a file.")] = 2,
     step_seconds: Annotated[float, typer.Option(help="Seconds that steps may take for an image.")] = 5.0,
+    rate: Annotated[
+        str | None, typer.Option(help="Requests of each principal by model, 100/second; default: any.")
+    ] = None,
+    quota: Annotated[
+        str | None, typer.Option(help="Images of each principal by model, 100000/day; default: any.")
+    ] = None,
+    limits_store: Annotated[
+        str | None,
+        typer.Option(
+            help="Redis where servers count together, redis://host:port; default: each by itself.",
+            envvar="SHIPSIGHT_LIMITS_STORE",
+            show_envvar=False,
+        ),
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option(help="Identities: SQLite's file, or postgresql://...; default: the user's, if there.")
+    ] = None,
+    secrets_key: Annotated[
+        Path | None, typer.Option(help="Key of secrets in it; made where missing; default: beside it.")
+    ] = None,
+    public_url: Annotated[str | None, typer.Option(help="Origin that browsers see, https://host[:port].")] = None,
+    require_access: Annotated[
+        bool, typer.Option("--require-access", help="Ask for a credential also where nobody is known.")
+    ] = False,
+    behind: Annotated[
+        str | None, typer.Option(help="Who encrypts and asks who is there: sagemaker, vertex, azureml, kserve, proxy.")
+    ] = None,
+    uds: Annotated[Path | None, typer.Option(help="Unix socket to answer on instead of a port.")] = None,
+    proxy_peers: Annotated[str | None, typer.Option(help="Networks that the proxy comes from, by commas.")] = None,
+    proxy_secret_file: Annotated[
+        Path | None, typer.Option(help="File of what the proxy sends in X-Shipsight-Proxy-Secret.")
+    ] = None,
+    proxy_user_header: Annotated[str | None, typer.Option(help="Header in which the proxy names who asks.")] = None,
+    oidc_issuer: Annotated[
+        str | None, typer.Option(help="Provider of OpenID Connect that people sign in with.")
+    ] = None,
+    oidc_client_id: Annotated[str | None, typer.Option(help="What it knows this server by.")] = None,
+    oidc_secret_file: Annotated[
+        Path | None, typer.Option(help="File of the client's secret; default: PKCE alone.")
+    ] = None,
+    oidc_groups_claim: Annotated[str | None, typer.Option(help="Claim that lists groups; default: groups.")] = None,
+    oidc_acr: Annotated[str | None, typer.Option(help="Values of acr that count as two factors, by commas.")] = None,
+    oidc_ca: Annotated[Path | None, typer.Option(help="Authorities of the provider's certificate, in PEM.")] = None,
+    oidc_scopes: Annotated[
+        str | None, typer.Option(help="Scopes asked for beside openid, by commas; default: profile.")
+    ] = None,
+    oidc_without_auth_time: Annotated[
+        bool, typer.Option("--oidc-without-auth-time", help="The provider does not tell when it asked the person.")
+    ] = False,
+    session_idle_minutes: Annotated[
+        float, typer.Option(help="Minutes without a request after which a session ends.")
+    ] = 30.0,
+    session_hours: Annotated[float, typer.Option(help="Hours after which a session ends in any case.")] = 12.0,
+    step_up_minutes: Annotated[
+        float, typer.Option(help="Minutes for which a proof of who one is allows what is sensitive.")
+    ] = 5.0,
     hang_seconds: Annotated[
         float, typer.Option(help="Seconds without a sign of life after which the serving process is restarted.")
     ] = 30.0,
@@ -102,6 +161,7 @@ def serve_command(
 ) -> None:
     """Answer requests with bundles, each ready only once its golden set was replayed here."""
     _check_packages(with_grpc=grpc_port is not None)
+    from shipsight.access.quotas import QuotaSettings
     from shipsight.serve import (
         Limits,
         LogSettings,
@@ -114,6 +174,31 @@ def serve_command(
         parse_steps,
     )
 
+    access = read_access(
+        host=host,
+        database=database,
+        secrets_key=secrets_key,
+        public_url=public_url,
+        require_access=require_access,
+        behind=behind,
+        uds=uds,
+        proxy_peers=proxy_peers,
+        proxy_secret_file=proxy_secret_file,
+        proxy_user_header=proxy_user_header,
+        openid=open_id_settings(
+            oidc_issuer,
+            oidc_client_id,
+            oidc_secret_file,
+            oidc_groups_claim,
+            oidc_acr,
+            oidc_ca,
+            scopes=oidc_scopes,
+            without_auth_time=oidc_without_auth_time,
+        ),
+        idle_minutes=session_idle_minutes,
+        session_hours=session_hours,
+        step_up_minutes=step_up_minutes,
+    )
     options = ServeOptions(
         bundles=tuple(bundles or ()),
         host=host,
@@ -153,6 +238,8 @@ def serve_command(
         ),
         logs=LogSettings.of(log_format or ("text" if sys.stderr.isatty() else "json"), requests=not no_access_log),
         traces=_traces(otlp_endpoint),
+        quotas=QuotaSettings(rate, quota, limits_store),
+        access=access,
         tls=TlsSettings.of(tls_cert, tls_key, tls_client_ca, tls_client),
         steps=StepSettings(tuple(map(parse_steps, steps or ())), workers=step_workers, timeout_s=step_seconds),
     )
@@ -180,14 +267,18 @@ def _check_packages(*, with_grpc: bool) -> None:
 
 def _serve(options: ServeOptions, state: Path | None, *, as_json: bool) -> None:
     """Serves until told to leave; what happens is printed."""
-    from shipsight.serve import Supervisor, allow_descriptors, bind_listener, reserve_port
+    from shipsight.serve import Supervisor, allow_descriptors, bind_listener, bind_unix_listener, reserve_port
+    from shipsight.serve.access_opening import first_look, origin_of
     from shipsight.serve.logs import configure_logs, fields
 
     configure_logs(options.logs, sys.stderr)
     name = None if options.tls is None else _check_tls(options.tls, options.host)
     allow_descriptors(options.limits.connections)
-    listener = bind_listener(options.host, options.port)
-    address = _address(listener.getsockname(), name)
+    uds = options.access.uds
+    listener = bind_listener(options.host, options.port) if uds is None else bind_unix_listener(uds)
+    address = _address(listener.getsockname(), name) if uds is None else f"unix:{uds}"
+    first = first_look(options, origin_of(options, listener))
+    is_first = True
     grpc_address = None
     if options.grpc_port is not None:
         # Open as long as this process: the number stays, whatever becomes of the serving process.
@@ -196,10 +287,14 @@ def _serve(options: ServeOptions, state: Path | None, *, as_json: bool) -> None:
         grpc_address = _address(kept.getsockname(), name, scheme="grpc")
 
     def ready(models: list[dict[str, Any]]) -> None:
+        nonlocal is_first
         if as_json:
             _tell({"event": "ready", "url": address, "grpc": grpc_address, "models": models})
         else:
             _print_ready(address, grpc_address, models, options.tls)
+        if is_first:
+            tell_first_look(first, tell=_tell if as_json else None, show=_show)
+        is_first = False
 
     def death(status: int, pause_s: float) -> None:
         if as_json:
@@ -212,6 +307,10 @@ def _serve(options: ServeOptions, state: Path | None, *, as_json: bool) -> None:
     if failed is not None:
         _print_failure(failed["error"], as_json=as_json)
         raise typer.Exit(failed["exit_code"])
+
+
+def _show(line: str) -> None:
+    screen().print(line, soft_wrap=True, markup=False)
 
 
 def _print_failure(error: dict[str, Any], *, as_json: bool) -> None:

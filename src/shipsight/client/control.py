@@ -2,12 +2,13 @@
 """Telling a server which version of a model answers, over its HTTP interface (`docs/protocols/native.md`).
 
 Leaves to others: what the server makes of it. Invariants: no proxy is asked and no redirect followed; an error that the
-server names is raised as the same class here. Stable.
+server names is raised as the same class here; a key is sent to this machine or over TLS alone. Stable.
 """
 
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import json
 import ssl
 from pathlib import Path
@@ -31,13 +32,14 @@ class ServerControl:
     Args:
         url: of it, `http://HOST[:PORT]` or `https://HOST[:PORT]`.
         ca: file of certificates that the server's must be signed by; None for the system's.
+        key: text of an API key, None for a server that asks for none.
         timeout_s: seconds within which it must answer; a version that is loaded first takes a while.
 
     Raises:
-        UsageError: the address or the file is none.
+        UsageError: the address or the file is none, or the key would be sent in the clear.
     """
 
-    def __init__(self, url: str, *, ca: Path | None = None, timeout_s: float = 600.0) -> None:
+    def __init__(self, url: str, *, ca: Path | None = None, key: str | None = None, timeout_s: float = 600.0) -> None:
         try:
             address = urlsplit(url)
             host, port = address.hostname, address.port
@@ -49,7 +51,10 @@ class ServerControl:
             raise UsageError("not a server", where="--server", expected="http://HOST[:PORT]", got=url)
         if ca is not None and address.scheme != "https":
             raise UsageError("certificates are for https", where="--ca", got=url)
+        if key is not None and address.scheme == "http" and not _is_here(host):
+            raise UsageError("a key is sent to this machine or over https alone", where="--server", got=url)
         self._url = url
+        self._key = key
         self._context = _trust(ca) if address.scheme == "https" else None
         self._host, self._port, self._timeout_s = host, port, timeout_s
 
@@ -100,6 +105,8 @@ class ServerControl:
         connection = self._connect()
         try:
             headers = {} if body is None else {"content-type": "application/json"}
+            if self._key is not None:
+                headers["authorization"] = f"Bearer {self._key}"
             connection.request(method, f"/v1/models/{quote(model, safe='')}/rollout{what}", body, headers)
             answer = connection.getresponse()
             return self._read(answer.status, answer.read(_MOST_ANSWER_BYTES))
@@ -133,6 +140,13 @@ class ServerControl:
             got=error.get("got"),
             hint=error.get("hint"),
         )
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _trust(ca: Path | None) -> ssl.SSLContext:

@@ -4,18 +4,22 @@
 What stands here is light: the supervisor's process imports no engine.
 """
 
+from shipsight.serve.access_options import AccessOptions
 from shipsight.serve.descriptors import allow_descriptors
+from shipsight.serve.gate import Behind
 from shipsight.serve.limits import Limits
 from shipsight.serve.logs import LogSettings
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.options import ServeOptions, VertexRoutes
 from shipsight.serve.rollout import RolloutOptions, parse_share
 from shipsight.serve.step_settings import StepSettings, parse_steps
-from shipsight.serve.supervisor import Supervisor, bind_listener, reserve_port
+from shipsight.serve.supervisor import Supervisor, bind_listener, bind_unix_listener, reserve_port
 from shipsight.serve.systemd import ServiceManager
 from shipsight.serve.tls import TlsSettings
 
 __all__ = [
+    "AccessOptions",
+    "Behind",
     "Limits",
     "LogSettings",
     "OpenSettings",
@@ -28,6 +32,7 @@ __all__ = [
     "VertexRoutes",
     "allow_descriptors",
     "bind_listener",
+    "bind_unix_listener",
     "parse_share",
     "parse_steps",
     "reserve_port",

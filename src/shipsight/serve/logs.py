@@ -75,9 +75,10 @@ def configure_logs(settings: LogSettings, stream: TextIO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    # Both remark on what clients send; they are told themselves, and cannot fill the log.
+    # The first two remark on what clients send; they are told themselves, and cannot fill the log. The third tells each of its steps.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.captureWarnings(True)
     threading.excepthook = lambda told: logging.getLogger("shipsight.serve").critical(
         "a thread died", exc_info=told.exc_value, extra=fields(thread=getattr(told.thread, "name", None))

@@ -9,11 +9,14 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from shipsight.access.quotas import Quotas
+from shipsight.serve.gate import Gate
 from shipsight.serve.models import Models, ModelState
 from shipsight.serve.rollout_control import RolloutControl
 from shipsight.serve.rollout_metrics import RolloutMetrics
 from shipsight.serve.scheduler import Scheduler
 from shipsight.serve.service import Observer
+from shipsight.serve.suspicion import Suspicion
 
 __all__ = ["Metrics"]
 
@@ -53,9 +56,76 @@ class Metrics(Observer):
         self.registry.register(_Gauges(models, scheduler))
         self.registry.register(RolloutMetrics(models, rollouts))
 
+    def watch_quotas(self, quotas: Quotas) -> None:
+        """Adds who was limited, by model: never by name, of which there may be any number."""
+        self.registry.register(_Quotas(quotas))
+
+    def watch_gate(self, gate: Gate) -> None:
+        """Adds how requests are let in."""
+        self.registry.register(_GateGauges(gate))
+
+    def watch_suspicion(self, suspicion: Suspicion) -> None:
+        """Adds how often somebody was suspected of copying a model."""
+        self.registry.register(_Suspicion(suspicion))
+
     def render(self) -> bytes:
         """Returns the text that Prometheus reads."""
         return generate_latest(self.registry)
+
+
+class _Quotas(Collector):
+    def __init__(self, quotas: Quotas) -> None:
+        self._quotas = quotas
+
+    def collect(self) -> Iterator[Metric]:
+        counts = self._quotas.counts()
+        limited = CounterMetricFamily(
+            "shipsight_limited_requests", "Requests refused by a rate or a quota.", labels=["model", "limit"]
+        )
+        for key, number in counts.limited.items():
+            limited.add_metric(key, number)
+        yield limited
+        if counts.is_store_up is not None:
+            yield GaugeMetricFamily(
+                "shipsight_limits_store_up", "1 where the shared store of limits answers.", float(counts.is_store_up)
+            )
+            yield CounterMetricFamily(
+                "shipsight_limits_local_decisions", "Decisions without the shared store of limits.", counts.local
+            )
+
+
+class _GateGauges(Collector):
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "shipsight_access_open",
+            "1 where anyone on this machine may ask anything.",
+            float(not self._gate.has_closed),
+        )
+        behind = GaugeMetricFamily(
+            "shipsight_behind", "1 for who encrypts and asks who is there in front of this server.", labels=["behind"]
+        )
+        if self._gate.rules.behind is not None:
+            behind.add_metric([self._gate.rules.behind.value], 1.0)
+        yield behind
+
+
+class _Suspicion(Collector):
+    def __init__(self, suspicion: Suspicion) -> None:
+        self._suspicion = suspicion
+
+    def collect(self) -> Iterator[Metric]:
+        suspected = CounterMetricFamily(
+            "shipsight_extraction_suspected", "Principals whose questions look like copying.", labels=["model", "sign"]
+        )
+        for key, number in self._suspicion.extraction.suspected().items():
+            suspected.add_metric(key, number)
+        yield suspected
+        yield CounterMetricFamily(
+            "shipsight_extraction_dropped", "Answers that were not looked at.", self._suspicion.dropped
+        )
 
 
 class _Gauges(Collector):

@@ -8,7 +8,9 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from shipsight.access.quotas import QuotaSettings
 from shipsight.errors import UsageError
+from shipsight.serve.access_options import AccessOptions
 from shipsight.serve.limits import Limits
 from shipsight.serve.logs import LogFormat, LogSettings
 from shipsight.serve.opening import OpenSettings
@@ -48,7 +50,7 @@ class ServeOptions:
         repository: folder of bundles that may be loaded by name, None for none.
         memory_mb: memory for all models together in 10^6 bytes, None for any.
         rollout: of requests over versions.
-        host: address that is listened on; a loopback address.
+        host: address that is listened on.
         port: TCP port, 0 for any free one.
         grpc_port: TCP port for gRPC, 0 for any free one, None for no gRPC.
         workers: threads that decode, infer and postprocess; None for two more than the cores.
@@ -61,6 +63,8 @@ class ServeOptions:
         steps: the operator's own, before and after models.
         logs: what is logged, and how.
         traces: where they are sent, None for nowhere.
+        quotas: rates and quotas of principals.
+        access: who may ask.
     """
 
     bundles: tuple[Path, ...]
@@ -80,6 +84,8 @@ class ServeOptions:
     steps: StepSettings = field(default_factory=StepSettings)
     logs: LogSettings = field(default_factory=LogSettings)
     traces: TraceSettings | None = None
+    quotas: QuotaSettings = field(default_factory=QuotaSettings)
+    access: AccessOptions = field(default_factory=AccessOptions)
 
     def __post_init__(self) -> None:
         if not self.bundles and self.repository is None:
@@ -100,21 +106,40 @@ class ServeOptions:
             raise UsageError("HTTP and gRPC need a port each", where="--grpc-port", got=self.grpc_port)
         if self.workers is not None and self.workers < 1:
             raise UsageError("too few", where="--workers", expected="1 or more", got=self.workers)
+        self._check_reach()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nothing but its own machine reaches it."""
+        return self.access.uds is not None or self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+
+    def _check_reach(self) -> None:
+        """Refuses what would let other machines in without anybody asking who is there.
+
+        Raises:
+            UsageError: it would; or options contradict each other.
+        """
         if self.host != "localhost":
             try:
-                is_local = ipaddress.ip_address(self.host).is_loopback
+                ipaddress.ip_address(self.host)
             except ValueError:
                 raise UsageError(
-                    "not an address", where="--host", expected="127.0.0.1, ::1 or localhost", got=self.host
+                    "not an address", where="--host", expected="127.0.0.1, ::1, 0.0.0.0, ...", got=self.host
                 ) from None
-            if not is_local:
-                raise UsageError(
-                    "a server without authentication listens on this machine only",
-                    where="--host",
-                    expected="127.0.0.1, ::1 or localhost",
-                    got=self.host,
-                    hint="Put a proxy that asks who is there in front of it.",
-                )
+        access = self.access
+        if access.uds is not None and self.tls is not None:
+            raise UsageError("a unix socket carries no TLS", where="--uds", got="--tls-cert")
+        if access.uds is not None and self.grpc_port is not None:
+            raise UsageError("gRPC has a port, which a unix socket does not guard", where="--uds", got="--grpc-port")
+        if self.is_local or access.behind is not None:
+            return
+        if self.tls is None or access.settings is None:
+            raise UsageError(
+                "a server that other machines reach needs TLS and an administrator",
+                where=f"--host {self.host}",
+                expected="--tls-cert, --tls-key and --database",
+                hint="Or say with --behind who does both.",
+            )
 
     def after_start(self) -> ServeOptions:
         """Returns what a serving process is told that takes another's place."""
@@ -146,6 +171,8 @@ class ServeOptions:
                 "rollout": RolloutOptions.from_dict(told["rollout"]),
                 "logs": LogSettings(LogFormat(told["logs"]["format"]), told["logs"]["requests"]),
                 "traces": None if told["traces"] is None else TraceSettings(**told["traces"]),
+                "quotas": QuotaSettings(**told["quotas"]),
+                "access": AccessOptions.from_dict(told["access"]),
                 "tls": None if told["tls"] is None else TlsSettings.from_dict(told["tls"]),
                 "steps": StepSettings(
                     **{**told["steps"], "files": tuple((name, Path(file)) for name, file in told["steps"]["files"])}

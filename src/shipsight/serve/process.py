@@ -17,7 +17,11 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from shipsight.access.extraction import Extraction
+from shipsight.access.quotas import Quotas, QuotaSettings
 from shipsight.errors import ShipsightError
+from shipsight.serve.access_opening import open_gate
+from shipsight.serve.gate import Gate
 from shipsight.serve.isolation import end_with_parent
 from shipsight.serve.logs import configure_logs
 from shipsight.serve.metrics import Metrics
@@ -33,6 +37,7 @@ from shipsight.serve.service import PredictionService
 from shipsight.serve.shadow import Shadow
 from shipsight.serve.signs import SIGN_S, Reporter
 from shipsight.serve.steps import StepTable
+from shipsight.serve.suspicion import Suspicion
 from shipsight.serve.tls import Reloaded, grpc_credentials, make_context
 from shipsight.serve.traces import Traces
 
@@ -62,7 +67,22 @@ def serve(options: ServeOptions, listener: socket.socket, report: Reporter) -> i
     metrics = Metrics()
     metrics.watch(models, scheduler, rollouts)
     steps = StepTable(options.steps, max_pixels=options.limits.image_pixels)
-    service = PredictionService(models, scheduler, options.limits, metrics, rollouts=rollouts, steps=steps)
+    gate, close_gate = open_gate(options, listener)
+    metrics.watch_gate(gate)
+    quotas = _make_quotas(options, gate, metrics)
+    suspicion = Suspicion(Extraction(gate.events, now=gate.now))
+    metrics.watch_suspicion(suspicion)
+    service = PredictionService(
+        models,
+        scheduler,
+        options.limits,
+        metrics,
+        rollouts=rollouts,
+        steps=steps,
+        quotas=quotas,
+        suspicion=suspicion,
+        gate=gate,
+    )
     stopping, was_told = _Stop(), threading.Event()
 
     def leave(number: int, frame: object) -> None:
@@ -91,13 +111,24 @@ def serve(options: ServeOptions, listener: socket.socket, report: Reporter) -> i
     finally:
         ports.cancel()
     loader.join()
+    close_gate()
     rollouts.close()
     models.close()
     steps.close()
     scheduler.close()
+    suspicion.close()
     if traces is not None:
         traces.close()
     return 0 if was_told.is_set() else 1
+
+
+def _make_quotas(options: ServeOptions, gate: Gate, metrics: Metrics) -> Quotas | None:
+    """Returns what holds principals to their limits, None where nobody can have any: the server's are none, nor are there keys."""
+    if options.quotas == QuotaSettings() and gate.access is None:
+        return None
+    quotas = Quotas(options.quotas, gate.events, now=gate.now)
+    metrics.watch_quotas(quotas)
+    return quotas
 
 
 def _watch_certificates(options: ServeOptions) -> Reloaded[ssl.SSLContext] | None:
@@ -190,6 +221,7 @@ async def _answer(
             report.alive()
             await asyncio.sleep(SIGN_S)
 
+    await protocol.service.gate.started(tls=options.tls is not None, host=options.host)
     living = asyncio.create_task(live())
     try:
         if options.grpc_port:
@@ -199,6 +231,8 @@ async def _answer(
             await server.serve(sockets=[listener])
     finally:
         living.cancel()
+        if protocol.service.quotas is not None:
+            await protocol.service.quotas.close()
 
 
 async def _serve_both(
@@ -220,6 +254,7 @@ async def _serve_both(
             port=options.grpc_port or 0,
             credentials=None if options.tls is None else grpc_credentials(options.tls),
             logs_requests=options.logs.requests,
+            proxy=options.access.proxy_rules(),
         )
         await grpc_server.start()
     except ShipsightError as error:

@@ -8,7 +8,7 @@ import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from shipsight.access import LOOPBACK, Principal
+from shipsight.access import NOBODY, Principal
 
 __all__ = [
     "RequestNote",
@@ -37,7 +37,7 @@ class RequestNote:
     """
 
     id: str
-    principal: Principal = LOOPBACK
+    principal: Principal = NOBODY
     model: str | None = None
     version: str | None = None
     variant: str | None = None

@@ -2,7 +2,8 @@
 """Who runs next: a queue for each model, threads that take from them, and no work for answers that would come too late.
 
 Invariants: a thread is idle only while nothing waits (work-conserving); among models with waiting work the one that has
-been served least runs next, so that one model's flood delays another by at most the work already begun; with
+been served least runs next, so that one model's flood delays another by at most the work already begun, and within a model
+the same holds among those who ask (`turns`): who floods it is refused first, and waits for nobody's jobs but their own; with
 `own_threads` each model has threads of its own, so that one that hangs keeps none from another; what cannot be
 answered before its deadline is refused at once, from the times measured so far; what was cancelled or has expired costs
 nothing more. Leaves to others: what the work is, which engine runs it. Stable.
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from shipsight.errors import DeadlineError, NotReadyError, OverloadedError, UsageError
+from shipsight.serve.turns import Turns, has_room
 
 __all__ = ["Lane", "LaneClosedError", "Load", "Scheduler"]
 
@@ -57,6 +58,8 @@ class _Job:
     run: Callable[[], Any]
     deadline_s: float
     queued_s: float
+    owner: str | None
+    expected_s: float = 0.0
 
 
 @dataclass(eq=False)
@@ -66,7 +69,7 @@ class Lane:
     Attributes:
         name: for messages.
         weight: share of the threads while others wait too, above 0.
-        queue: jobs that wait.
+        queue: jobs that wait, by owner.
         running: jobs begun and not ended.
         served_s: seconds of thread time that it had, over its weight.
         service_s: running mean of a job's time, None before the first.
@@ -77,7 +80,7 @@ class Lane:
 
     name: str
     weight: float = 1.0
-    queue: deque[_Job] = field(default_factory=deque, repr=False)
+    queue: Turns[_Job] = field(default_factory=Turns, repr=False)
     running: int = field(default=0, repr=False)
     served_s: float = field(default=0.0, repr=False)
     service_s: float | None = field(default=None, repr=False)
@@ -156,19 +159,20 @@ class Scheduler:
                 lane.borrowed -= 1
                 self._emptied.notify_all()
 
-    def submit(self, lane: Lane, run: Callable[[], T], *, deadline_s: float) -> Future[T]:
+    def submit(self, lane: Lane, run: Callable[[], T], *, deadline_s: float, owner: str | None = None) -> Future[T]:
         """Queues a job.
 
         Args:
             lane: whose.
             run: does it, in one of the threads.
             deadline_s: on the scheduler's clock; a job that is not begun by then fails with `DeadlineError`.
+            owner: who takes turns with the others that wait in the lane; None for who is not told apart.
 
         Returns:
             Its future; cancelling it before it begins takes it out of the queue.
 
         Raises:
-            OverloadedError: it would come too late, or too many wait.
+            OverloadedError: it would come too late, or too many wait, or too many of its owner's.
             LaneClosedError: the lane is closed.
             NotReadyError: the scheduler is.
         """
@@ -179,11 +183,15 @@ class Scheduler:
             if not lane.is_open:
                 raise LaneClosedError(lane.name)
             now = self._clock()
-            wait_s = self._estimate(lane)
+            wait_s = self._estimate(lane, lane.queue.before(owner))
             late_s = now + wait_s + (lane.service_s or 0.0) - deadline_s
             # An idle lane takes one whatever the last ones took: how long a job takes now is only learnt from a job.
             is_late = late_s > 0 and bool(lane.queue or lane.running)
-            if is_late or len(lane.queue) >= self._most_waiting:
+            waiting = len(lane.queue)
+            is_full = waiting >= self._most_waiting or (
+                owner is not None and not has_room(lane.queue.waiting(owner), waiting, self._most_waiting)
+            )
+            if is_late or is_full:
                 error = OverloadedError(
                     "the answer would come too late",
                     where=lane.name,
@@ -196,14 +204,15 @@ class Scheduler:
             if not lane.queue and not lane.running:
                 # A lane that was idle does not bring its idle time along: it would starve the others.
                 lane.served_s = max(lane.served_s, self._served_s)
-            lane.queue.append(_Job(future, run, deadline_s, now))
+            lane.queue.add(owner, _Job(future, run, deadline_s, now, owner))
             (lane.changed or self._changed).notify()
         return future
 
     def load(self, lane: Lane) -> Load:
         """Returns what a lane carries now."""
         with self._changed:
-            return Load(len(lane.queue), lane.running, lane.service_s, self._estimate(lane))
+            waiting = len(lane.queue)
+            return Load(waiting, lane.running, lane.service_s, self._estimate(lane, waiting))
 
     def is_idle(self, lane: Lane) -> bool:
         """Tells whether a lane has no work: none waits, none runs, nobody borrowed it."""
@@ -238,14 +247,14 @@ class Scheduler:
         for worker in workers:
             worker.join()
 
-    def _estimate(self, lane: Lane) -> float:
-        """Returns the expected wait of a new job: those before it, at the lane's share of the threads."""
+    def _estimate(self, lane: Lane, waiting: int) -> float:
+        """Returns the expected wait of a new job: those that run or wait before it, at the lane's share of the threads."""
         if lane.service_s is None:
             return 0.0
         # The lane itself may be closed, and gone from the list.
         busy = lane.weight + sum(one.weight for one in self._lanes if one is not lane and (one.queue or one.running))
         share = self.threads * lane.weight / busy
-        before = len(lane.queue) + max(lane.running - share + 1, 0.0) if lane.running else len(lane.queue)
+        before = waiting + max(lane.running - share + 1, 0.0) if lane.running else waiting
         return before * lane.service_s / share
 
     def _start_workers(self, own: Lane | None) -> None:
@@ -266,12 +275,16 @@ class Scheduler:
             if not waiting:
                 return None
             lane = min(waiting, key=lambda one: one.served_s)
-            job = lane.queue.popleft()
+            expected_s = lane.service_s or 0.0
+            job = lane.queue.take(expected_s)
+            job.expected_s = expected_s
             if not job.future.set_running_or_notify_cancel():
+                lane.queue.end(job.owner, -expected_s)
                 self._emptied.notify_all()
                 continue
             now = self._clock()
             if now > job.deadline_s:
+                lane.queue.end(job.owner, -expected_s)
                 job.future.set_exception(
                     DeadlineError(
                         "the answer's time passed while it waited", where=lane.name, got=f"{now - job.queued_s:.3g} s"
@@ -298,15 +311,16 @@ class Scheduler:
             try:
                 result = job.run()
             except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the job
-                self._end(lane, self._clock() - begin, is_done=False)
+                self._end(lane, job, self._clock() - begin, is_done=False)
                 job.future.set_exception(error)
             else:
-                self._end(lane, self._clock() - begin, is_done=True)
+                self._end(lane, job, self._clock() - begin, is_done=True)
                 job.future.set_result(result)
 
-    def _end(self, lane: Lane, took_s: float, *, is_done: bool) -> None:
+    def _end(self, lane: Lane, job: _Job, took_s: float, *, is_done: bool) -> None:
         with self._changed:
             lane.running -= 1
+            lane.queue.end(job.owner, took_s - job.expected_s)
             lane.served_s += took_s / lane.weight
             old = lane.service_s
             if is_done:  # how long a failure took says nothing of how long an answer takes

@@ -19,7 +19,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from shipsight.access import Principal
+from shipsight.access import Action, Principal
+from shipsight.access.extraction import Samples, sample_of
+from shipsight.access.quotas import Quotas, turn_of
 from shipsight.errors import (
     DeadlineError,
     InputError,
@@ -31,6 +33,7 @@ from shipsight.errors import (
     UsageError,
 )
 from shipsight.model import Card, ImagePredictions, Predictions
+from shipsight.serve.gate import Gate
 from shipsight.serve.limits import Limits
 from shipsight.serve.models import Models, ModelState, ServedModel
 from shipsight.serve.request_notes import note_model, note_stages
@@ -40,6 +43,8 @@ from shipsight.serve.runner import Runner
 from shipsight.serve.scheduler import LaneClosedError, Scheduler
 from shipsight.serve.shadow import Mirrored, Shadow
 from shipsight.serve.steps import Seen, StepTable
+from shipsight.serve.suspicion import Suspicion
+from shipsight.serve.turns import has_room
 from shipsight.vision import (
     PredictSettings,
     TileSettings,
@@ -153,6 +158,9 @@ class PredictionService:
         observer: told of what is done.
         rollouts: divide requests that name no version; None for a server that keeps no decisions.
         steps: the operator's own, None for none.
+        gate: lets requests in; None for a server that is open to its own machine.
+        quotas: limits of principals, None for none.
+        suspicion: told of what principals who are told apart asked and were answered, None for nobody.
         clock: the scheduler's: monotonic seconds.
     """
 
@@ -165,9 +173,13 @@ class PredictionService:
         *,
         rollouts: RolloutControl | None = None,
         steps: StepTable | None = None,
+        gate: Gate | None = None,
+        quotas: Quotas | None = None,
+        suspicion: Suspicion | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.models = models
+        self.gate = gate or Gate()
         self.limits = limits
         self.rollouts = rollouts or RolloutControl(models, Shadow(models, scheduler), RolloutRecord(None))
         self._scheduler = scheduler
@@ -175,7 +187,10 @@ class PredictionService:
         self._steps = steps or StepTable()
         self._clock = clock
         self._is_leaving = False
+        self.quotas = quotas
+        self._suspicion = suspicion
         self._under_way = 0
+        self._under_way_of: dict[str, int] = {}
 
     async def predict(self, principal: Principal, question: Question) -> Answer:
         """Predicts on the images of a question.
@@ -185,22 +200,30 @@ class PredictionService:
             question: what.
 
         Raises:
+            ForbiddenError: this model may not be asked.
             NotFoundError, NotReadyError, OverloadedError, DeadlineError: of the model and its queue.
+            RateLimitError: a limit of the principal's is used up.
             ImageError: an image cannot be used.
             LimitError, UsageError: the question asks for more than is allowed, or for what there is not.
             StepError: a step of the operator's failed.
             EngineDiedError: the model's worker process ended meanwhile.
         """
+        principal.require(Action.MODELS_PREDICT, question.target.model)
         self._check(question)
         deadline_s = self._deadline(question.deadline_s)
 
         def queue(model: ServedModel, runner: Runner) -> list[Future[_Done]]:
             _check_classes(question.settings, runner.card)
-            runs = [partial(self._work, model, runner, image, question, self._clock()) for image in question.images]
-            return self._queue_all(model, runs, deadline_s)
+            work = partial(self._work, looks=self._suspicion is not None and turn_of(principal) is not None)
+            runs = [partial(work, model, runner, image, question, self._clock()) for image in question.images]
+            return self._queue_all(principal, model, runs, deadline_s)
 
-        model, runner, done = await self._run(question.target, queue, deadline_s)
+        asked = _Asked(principal, question.target, len(question.images), deadline_s)
+        model, runner, done = await self._run(asked, queue)
         self._mirror(model, question, done)
+        for one in done:
+            if one.samples is not None and self._suspicion is not None:
+                self._suspicion.tell(principal, model.name, one.samples, one.predictions, conf=question.settings.conf)
         stages = {stage: sum(one.stages_ms[stage] for one in done) for stage in done[0].stages_ms}
         note_stages([(image, *span) for image, one in enumerate(done) for span in one.spans])
         predictions = Predictions(
@@ -220,9 +243,11 @@ class PredictionService:
             settings: thresholds.
 
         Raises:
+            ForbiddenError: this model may not be asked.
             NotFoundError, NotReadyError: of the model.
             LimitError, UsageError: the settings ask for more than is allowed, or for what there is not.
         """
+        principal.require(Action.MODELS_PREDICT, target.model)
         runner = self.models.get(target.model, target.version, target.key).runner(target.variant)
         self._check_most("max_det", settings.max_det, self.limits.detections)
         _check_classes(settings, runner.card)
@@ -270,11 +295,12 @@ class PredictionService:
             deadline_s: as in `Question`.
 
         Raises:
+            ForbiddenError: this model may not be asked.
             TensorError: shape or type differ.
-            NotFoundError, NotReadyError, OverloadedError, DeadlineError: as `predict`.
+            NotFoundError, NotReadyError, OverloadedError, DeadlineError, RateLimitError: as `predict`.
         """
+        principal.require(Action.MODELS_PREDICT, target.model)
         until_s = self._deadline(deadline_s)
-
         if not 1 <= len(tensor) <= self.limits.images:
             raise LimitError(
                 "more than this server allows", where="batch", expected=f"1 to {self.limits.images}", got=len(tensor)
@@ -288,21 +314,23 @@ class PredictionService:
                 outputs = runner.infer(part, is_alone=self._scheduler.is_alone())
                 return outputs, begin_s - queued_s, self._clock() - begin_s
 
-            return self._queue_all(
-                model, [partial(run, tensor[place : place + 1]) for place in range(len(tensor))], until_s
-            )
+            runs = [partial(run, tensor[place : place + 1]) for place in range(len(tensor))]
+            return self._queue_all(principal, model, runs, until_s)
 
-        _, _, done = await self._run(target, queue, until_s)
+        _, _, done = await self._run(_Asked(principal, target, len(tensor), until_s), queue)
         parts, waits_s, runs_s = zip(*done, strict=True)
         outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return Inference(outputs, {"queue": sum(waits_s) * 1e3, "infer": sum(runs_s) * 1e3})
 
-    def _queue_all(self, model: ServedModel, runs: Sequence[Callable[[], T]], deadline_s: float) -> list[Future[T]]:
+    def _queue_all(
+        self, principal: Principal, model: ServedModel, runs: Sequence[Callable[[], T]], deadline_s: float
+    ) -> list[Future[T]]:
         """Queues all or none."""
         jobs: list[Future[T]] = []
+        owner = turn_of(principal)
         try:
             for run in runs:
-                jobs.append(self._scheduler.submit(model.lane, run, deadline_s=deadline_s))
+                jobs.append(self._scheduler.submit(model.lane, run, deadline_s=deadline_s, owner=owner))
         except BaseException:
             for job in jobs:
                 job.cancel()
@@ -342,23 +370,34 @@ class PredictionService:
                 await asyncio.sleep(_AGAIN_S)
 
     async def _run(
-        self, target: Target, queue: Callable[[ServedModel, Runner], list[Future[T]]], until_s: float
+        self, asked: _Asked, queue: Callable[[ServedModel, Runner], list[Future[T]]]
     ) -> tuple[ServedModel, Runner, list[T]]:
         """Queues jobs and waits for them; where a model was replaced in between, the one in its place is asked."""
-        if self._under_way >= self.limits.requests:
-            raise OverloadedError(
-                "too many requests at once", where="requests", expected=f"at most {self.limits.requests}"
-            )
+        most, owner = self.limits.requests, turn_of(asked.principal)
+        held = 0 if owner is None else self._under_way_of.get(owner, 0)
+        if self._under_way >= most or (owner is not None and not has_room(held, self._under_way, most)):
+            raise OverloadedError("too many requests at once", where="requests", expected=f"at most {most}")
         self._under_way += 1
+        if owner is not None:
+            self._under_way_of[owner] = held + 1
         try:
-            return await self._run_within_limits(target, queue, until_s)
+            return await self._run_within_limits(asked, queue)
         finally:
             self._under_way -= 1
+            if owner is not None:
+                left = self._under_way_of[owner] = self._under_way_of[owner] - 1
+                if not left:
+                    del self._under_way_of[owner]
 
     async def _run_within_limits(
-        self, target: Target, queue: Callable[[ServedModel, Runner], list[Future[T]]], until_s: float
+        self, asked: _Asked, queue: Callable[[ServedModel, Runner], list[Future[T]]]
     ) -> tuple[ServedModel, Runner, list[T]]:
         begin_s = self._clock()
+        target, until_s = asked.target, asked.until_s
+        if self.quotas is not None:
+            # Only of what is served: names that clients make up are not counted.
+            model = self.models.find(target.model, target.version, target.key)
+            await self.quotas.take(asked.principal, model.name, images=asked.images)
         while True:
             model = await self._model_until(target, until_s)
             try:
@@ -419,6 +458,7 @@ class PredictionService:
         queued_s: float,
         *,
         is_shadow: bool = False,
+        looks: bool = False,
     ) -> _Done:
         """Does one image, in a thread of the scheduler; for a shadow in another one, on the cores that are left."""
         is_alone = not is_shadow and self._scheduler.is_alone()
@@ -428,6 +468,7 @@ class PredictionService:
         pixels = decode_image(image.data, max_pixels=self.limits.image_pixels)
         watch.end("decode")
         seen = Seen(pixels, pixels)
+        samples = sample_of(pixels) if looks else None
         if steps is not None:
             seen = steps.before(pixels)
             watch.end("steps")
@@ -459,7 +500,7 @@ class PredictionService:
         watch.end("postprocess")
         if not is_shadow:
             self._observer.image_done(model.name, model.version, runner.variant.name, watch.stages_ms)
-        return _Done(predictions, watch.stages_ms, rendered, tuple(watch.spans))
+        return _Done(predictions, watch.stages_ms, rendered, tuple(watch.spans), samples)
 
     def _tiled(
         self, pixels: Pixels, predict: Callable[[Pixels], ImagePredictions], runner: Runner, question: Question
@@ -500,11 +541,22 @@ class PredictionService:
 
 
 @dataclass(frozen=True, eq=False)
+class _Asked:
+    """Who asks whom, about how many images, and until when the answer must come."""
+
+    principal: Principal
+    target: Target
+    images: int
+    until_s: float
+
+
+@dataclass(frozen=True, eq=False)
 class _Done:
     predictions: ImagePredictions
     stages_ms: Mapping[str, float]
     rendered: bytes | None
     spans: tuple[tuple[str, float, float], ...]
+    samples: Samples | None = None
 
     @property
     def took_ms(self) -> float:

@@ -9,6 +9,7 @@ one that died; the service manager hears of life only while there is some. Nothi
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -26,7 +28,7 @@ from shipsight.serve.options import ServeOptions
 from shipsight.serve.signs import SIGN_S, Reports
 from shipsight.serve.systemd import ServiceManager
 
-__all__ = ["Supervisor", "bind_listener", "reserve_port"]
+__all__ = ["Supervisor", "bind_listener", "bind_unix_listener", "reserve_port"]
 
 _LONGEST_PAUSE_S = 30.0
 _log = logging.getLogger("shipsight.serve")
@@ -61,6 +63,42 @@ def bind_listener(host: str, port: int, *, option: str = "--port") -> socket.soc
         ) from error
     listener.set_inheritable(True)
     return listener
+
+
+def bind_unix_listener(path: Path) -> socket.socket:
+    """Returns a listening socket on a path, which its owner and their group may connect to.
+
+    A socket that nobody listens on any more is taken away; whatever else is there stays.
+
+    Args:
+        path: of the socket.
+
+    Raises:
+        UsageError: something else is there, or another server listens.
+        EnvironmentLackError: it cannot be made.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket() and not _is_listened_on(path):
+            path.unlink()
+        before = os.umask(0o117)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError("something is there already", where=f"--uds {path}", hint="Give another path.") from error
+        raise EnvironmentLackError("this socket cannot be made", where=f"--uds {path}", got=error) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _is_listened_on(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        return asking.connect_ex(str(path)) == 0
 
 
 def reserve_port(host: str, port: int) -> socket.socket:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a call meets its handler: who asks is found, the request is read in time, errors become statuses. Private to the room.
+"""How a call meets its handler: who asks is found and the method's needs are met, the request is read in time, errors become statuses. Private to the room.
 
 Every method reads its own request, also those that take one alone: only so there is a limit on how long it may take to
 come. On the wire there is no difference.
@@ -12,16 +12,15 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Any, cast
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 
-from shipsight.access import LOOPBACK, Principal, certificate_principal
 from shipsight.errors import (
-    CertificateError,
+    AccessError,
     InternalError,
     LimitError,
     NotReadyError,
@@ -29,26 +28,43 @@ from shipsight.errors import (
     ShipsightError,
     UsageError,
 )
+from shipsight.serve.gate import Gate, conceal
+from shipsight.serve.grpc.callers import Asking
 from shipsight.serve.grpc.messages import Message
 from shipsight.serve.grpc.statuses import details_of, status_of, text_of
 from shipsight.serve.limits import Limits
 from shipsight.serve.logs import fields
 from shipsight.serve.metrics import Metrics
-from shipsight.serve.request_notes import RequestNote, begin_note, end_note, note_principal, request_id
+from shipsight.serve.needs import Needs
+from shipsight.serve.proxy_rules import ProxyRules
+from shipsight.serve.request_notes import RequestNote, begin_note, end_note, request_id
 from shipsight.serve.routing import KEY_HEADER, check_key
-from shipsight.serve.tls import read_certificate
 
-__all__ = ["Answer", "Answers", "Binding", "Context", "routing_key"]
+__all__ = ["Answer", "Answers", "Asking", "Binding", "Context", "Method", "routing_key"]
 
 _log = logging.getLogger("shipsight.serve")
 _requests_log = logging.getLogger("shipsight.serve.requests")
 
 Context = Any
 """A call: `grpc.aio.ServicerContext`; gRPC brings no types along."""
-Answer = Callable[[Principal, Message, Context], Awaitable[Message]]
+Answer = Callable[[Asking, Message, Context], Awaitable[Message]]
 """Answers one request with one message."""
-Answers = Callable[[Principal, AsyncGenerator[Message, None], Context], AsyncGenerator[Message, None]]
+Answers = Callable[[Asking, AsyncGenerator[Message, None], Context], AsyncGenerator[Message, None]]
 """Answers a stream of requests with a stream of messages; after the last it ends."""
+_LOOK_S = 1.0  # between looks at what a client may do that sends nothing
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of a service.
+
+    Attributes:
+        needs: what is needed of whoever calls it.
+        answer: answers.
+    """
+
+    needs: Needs
+    answer: Answer | Answers
 
 
 class Binding:
@@ -57,10 +73,16 @@ class Binding:
     Args:
         limits: on requests.
         metrics: counts them.
+        gate: lets them in.
+        proxy: how the operator's own is known, None where there is none.
         logs_requests: whether each is told in the log.
     """
 
-    def __init__(self, limits: Limits, metrics: Metrics, *, logs_requests: bool) -> None:
+    def __init__(
+        self, limits: Limits, metrics: Metrics, gate: Gate, *, proxy: ProxyRules | None, logs_requests: bool
+    ) -> None:
+        self._gate = gate
+        self._proxy = proxy or ProxyRules()
         self._limits = limits
         self._metrics = metrics
         self._logs_requests = logs_requests
@@ -87,50 +109,55 @@ class Binding:
     def service(
         self,
         described: ServiceDescriptor,
-        answers: Mapping[str, Answer | Answers],
+        methods: Mapping[str, Method],
         message: Callable[[str], type[Message]],
     ) -> grpc.GenericRpcHandler:
         """Returns a service.
 
         Args:
             described: as protobuf has it.
-            answers: method name -> what answers; methods that are missing are refused as unimplemented.
+            methods: by name; those that are missing are refused as unimplemented.
             message: message name -> its class.
         """
         handlers = {
-            method.name: self._handler(method, answers[method.name], message(method.input_type.name))
+            method.name: self._handler(method, methods[method.name], message(method.input_type.name))
             for method in described.methods
-            if method.name in answers
+            if method.name in methods
         }
         return grpc.method_handlers_generic_handler(described.full_name, handlers)
 
-    def _handler(
-        self, method: MethodDescriptor, answer: Answer | Answers, kind: type[Message]
-    ) -> grpc.RpcMethodHandler:
+    def _handler(self, method: MethodDescriptor, bound: Method, kind: type[Message]) -> grpc.RpcMethodHandler:
+        answer = bound.answer
         route = f"/{method.containing_service.full_name}/{method.name}"
 
         async def one(_: object, context: Context) -> Message:
-            async with self._edge(context, route):
-                principal = _principal(context)
+            asking = self._asking(context, bound, route)
+            async with self._edge(context, route, asking):
+                await asking.enter()
                 raw = await self._read(context)
                 with self._held(raw):
-                    return await cast("Answer", answer)(principal, _parse(raw, kind), context)
+                    return await cast("Answer", answer)(asking, _parse(raw, kind), context)
 
         async def several(_: object, context: Context) -> None:
-            async with (
-                self._edge(context, route),
-                aclosing(self._requests(context, kind, method)) as requests,
-                aclosing(cast("Answers", answer)(_principal(context), requests, context)) as answers,
-            ):
-                async for told in answers:
-                    await context.write(told)
+            asking = self._asking(context, bound, route)
+            async with self._edge(context, route, asking):
+                await asking.enter()
+                async with (
+                    aclosing(self._requests(context, kind, method, asking)) as requests,
+                    aclosing(cast("Answers", answer)(asking, requests, context)) as answers,
+                ):
+                    async for told in answers:
+                        await context.write(told)
 
         if method.server_streaming:
             return grpc.stream_stream_rpc_method_handler(several, response_serializer=_serialize)
         return grpc.stream_unary_rpc_method_handler(one, response_serializer=_serialize)
 
-    def _edge(self, context: Context, route: str) -> _Edge:
-        return _Edge(context, route, self._metrics, is_told=self._logs_requests)
+    def _asking(self, context: Context, bound: Method, route: str) -> Asking:
+        return Asking(context, self._gate, bound.needs, route=route, proxy=self._proxy)
+
+    def _edge(self, context: Context, route: str, asking: Asking) -> _Edge:
+        return _Edge(context, route, self._metrics, self._gate, asking, is_told=self._logs_requests)
 
     @contextmanager
     def _held(self, raw: bytes) -> Iterator[None]:
@@ -165,11 +192,12 @@ class Binding:
         return cast("bytes", raw)
 
     async def _requests(
-        self, context: Context, kind: type[Message], method: MethodDescriptor
+        self, context: Context, kind: type[Message], method: MethodDescriptor, asking: Asking
     ) -> AsyncGenerator[Message, None]:
-        """Yields the requests of a stream, until the client has no more.
+        """Yields the requests of a stream, until the client has no more; before each, and each second, looks who asks.
 
         Raises:
+            ForbiddenError: the client may not go on.
             NotReadyError: the server leaves.
             UsageError: one is not what the method takes.
         """
@@ -183,13 +211,14 @@ class Binding:
         try:
             while True:
                 reading = asyncio.ensure_future(context.read())
-                await asyncio.wait({reading, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                while not (reading.done() or leaving.done()):
+                    await asyncio.wait({reading, leaving}, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+                    await asking.still()
                 if not reading.done():
                     raise NotReadyError("the server is leaving")
                 raw = reading.result()
                 if raw is grpc.aio.EOF:
                     return
-                _principal(context)  # a stream may outlive the certificate
                 with self._held(raw):
                     yield _parse(raw, kind)
         finally:
@@ -201,8 +230,11 @@ class Binding:
 class _Edge:
     """The edge of a call: its errors become statuses, its end is counted and told."""
 
-    def __init__(self, context: Context, route: str, metrics: Metrics, *, is_told: bool) -> None:
+    def __init__(
+        self, context: Context, route: str, metrics: Metrics, gate: Gate, asking: Asking, *, is_told: bool
+    ) -> None:
         self._context, self._route, self._metrics, self._is_told = context, route, metrics, is_told
+        self._gate, self._asking = gate, asking
         self._note = RequestNote(request_id(_given(context, "x-request-id")))
         self._begin_s = time.monotonic()
 
@@ -217,6 +249,14 @@ class _Edge:
             # Whatever else happens is a bug of ours, told in the log and not to the client.
             _log.error("a request failed: %s", self._route, exc_info=error)
             known = InternalError("the server failed on this request")
+        if isinstance(known, AccessError):
+            caller = self._asking.caller
+            try:
+                await self._gate.refused(known, caller.principal, address=caller.address, model=None, route=self._route)
+            except Exception:  # noqa: BLE001 - the edge: it is refused all the same
+                _log.exception("a refusal could not be recorded: %s", self._route)
+        if known is not None:
+            known = conceal(known, self._asking.principal)
         code = grpc.StatusCode.OK if error is None else grpc.StatusCode.CANCELLED
         code = code if known is None else status_of(known)
         self._metrics.request_done(self._route, code.name)
@@ -255,23 +295,6 @@ def routing_key(context: Context) -> dict[str, str]:
         UsageError: it is too long.
     """
     return check_key(_given(context, KEY_HEADER))
-
-
-def _principal(context: Context) -> Principal:
-    """Returns who asks, and notes it: the client's certificate where it showed one, else anyone on this machine.
-
-    Raises:
-        CertificateError: it has ended since the client connected.
-    """
-    shown = context.auth_context().get("x509_pem_cert")
-    if not shown:
-        return LOOPBACK
-    certificate = read_certificate(shown[0])
-    if datetime.now(UTC) > certificate.not_after:
-        raise CertificateError("the client's certificate has ended", got=f"{certificate.not_after:%F %T} UTC")
-    principal = certificate_principal(certificate)
-    note_principal(principal)
-    return principal
 
 
 def _parse(raw: bytes, kind: type[Message]) -> Message:

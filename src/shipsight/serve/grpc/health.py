@@ -2,7 +2,8 @@
 """`grpc.health.v1`: the server's readiness under the empty name, each model's under its names. Private to the room.
 
 Source: https://github.com/grpc/grpc/blob/master/doc/health-checking.md. States are asked when they are wanted, not kept:
-a model that comes, goes or fails is told as it is.
+a model that comes, goes or fails is told as it is. The server's own state is for anyone; a model's for those who may see it,
+and to others it is as one that there is not.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import AsyncGenerator
 import grpc
 from grpc_health.v1 import health_pb2
 
-from shipsight.access import Principal
-from shipsight.errors import NotFoundError
-from shipsight.serve.grpc.handlers import Answer, Answers, Binding, Context
+from shipsight.access import Action, Principal, PrincipalKind
+from shipsight.errors import AuthenticationError, NotFoundError
+from shipsight.serve.grpc.handlers import Asking, Binding, Context, Method
 from shipsight.serve.grpc.messages import SERVICE, Message
+from shipsight.serve.needs import HEALTH
 from shipsight.serve.open_inference import list_endpoints
 from shipsight.serve.service import PredictionService
 
@@ -29,8 +31,12 @@ def health_service(service: PredictionService, binding: Binding) -> grpc.Generic
     """Returns the health service."""
     health = _Health(service, binding)
     described = health_pb2.DESCRIPTOR.services_by_name["Health"]
-    answers: dict[str, Answer | Answers] = {"Check": health.check, "List": health.list_all, "Watch": health.watch}
-    return binding.service(described, answers, lambda name: getattr(health_pb2, name))
+    methods = {
+        "Check": Method(HEALTH, health.check),
+        "List": Method(HEALTH, health.list_all),
+        "Watch": Method(HEALTH, health.watch),
+    }
+    return binding.service(described, methods, lambda name: getattr(health_pb2, name))
 
 
 class _Health:
@@ -38,35 +44,42 @@ class _Health:
         self._service = service
         self._binding = binding
 
-    def _states(self) -> dict[str, bool]:
-        """Returns name -> whether it answers."""
+    def _states(self, principal: Principal) -> dict[str, bool]:
+        """Returns name -> whether it answers, of what a principal may see."""
         stays = not self._binding.is_leaving
         is_ready = stays and self._service.is_ready()
         # A model that is out of service is known still, and does not answer.
-        states = dict.fromkeys((name for name, _ in self._service.models.known()), False)
+        known = (name for name, _ in self._service.models.known() if principal.may(Action.MODELS_READ, name))
+        states = dict.fromkeys(known, False)
         for name, model in list_endpoints(self._service.models):
-            states[name] = states.get(name, False) or (stays and model.answers)
+            if principal.may(Action.MODELS_READ, model.name):
+                states[name] = states.get(name, False) or (stays and model.answers)
         return {**states, "": is_ready, SERVICE.full_name: is_ready}
 
-    async def check(self, principal: Principal, request: Message, context: Context) -> Message:
-        states = self._states()
+    async def check(self, asking: Asking, request: Message, context: Context) -> Message:
+        states = self._states(asking.principal)
         if request.service not in states:
+            if asking.principal.kind is PrincipalKind.NOBODY:
+                raise AuthenticationError("say who you are", expected="an API key or a client certificate")
             raise NotFoundError(
                 "no such service", where=request.service[:100], expected=", ".join(filter(None, states))
             )
         return _told(states[request.service])
 
-    async def list_all(self, principal: Principal, request: Message, context: Context) -> Message:
-        return health_pb2.HealthListResponse(statuses={name: _told(one) for name, one in self._states().items()})
+    async def list_all(self, asking: Asking, request: Message, context: Context) -> Message:
+        return health_pb2.HealthListResponse(
+            statuses={name: _told(one) for name, one in self._states(asking.principal).items()}
+        )
 
     async def watch(
-        self, principal: Principal, requests: AsyncGenerator[Message, None], context: Context
+        self, asking: Asking, requests: AsyncGenerator[Message, None], context: Context
     ) -> AsyncGenerator[Message, None]:
         before = None
         async for request in requests:
             while True:
                 is_last = self._binding.is_leaving
-                told = _told(self._states().get(request.service))
+                await asking.still()
+                told = _told(self._states(asking.principal).get(request.service))
                 if told != before:
                     yield told
                 before = told

@@ -12,14 +12,14 @@ from typing import Any
 
 import grpc
 
-from shipsight.access import Principal
-from shipsight.errors import DeadlineError, NotReadyError, ShipsightError
-from shipsight.serve.grpc.handlers import Answer, Answers, Binding, Context, routing_key
+from shipsight.access import Action, Principal
+from shipsight.errors import AccessError, DeadlineError, NotReadyError, ShipsightError
+from shipsight.serve.grpc.handlers import Asking, Binding, Context, Method, routing_key
 from shipsight.serve.grpc.messages import SERVICE, Message, message
 from shipsight.serve.grpc.statuses import text_of
 from shipsight.serve.grpc.tensors import is_raw, read_request, value_of, write_answer
+from shipsight.serve.needs import HANDLER, HEALTH, KNOWN, Needs
 from shipsight.serve.open_inference import Endpoint, OpenInference
-from shipsight.serve.service import Target
 
 __all__ = ["open_inference_service"]
 
@@ -30,21 +30,23 @@ _WANTS_FINAL = "triton_enable_empty_final_response"
 def open_inference_service(protocol: OpenInference, binding: Binding) -> grpc.GenericRpcHandler:
     """Returns the protocol's service."""
     calls = _Calls(protocol)
-    answers: dict[str, Answer | Answers] = {
-        "ServerLive": calls.server_live,
-        "ServerReady": calls.server_ready,
-        "ModelReady": calls.model_ready,
-        "ServerMetadata": calls.server_metadata,
-        "ModelMetadata": calls.model_metadata,
-        "ModelInfer": calls.model_infer,
-        "ModelStreamInfer": calls.model_stream_infer,
-        "ModelConfig": calls.model_config,
-        "ModelStatistics": calls.model_statistics,
-        "RepositoryIndex": calls.repository_index,
-        "RepositoryModelLoad": calls.repository_model_load,
-        "RepositoryModelUnload": calls.repository_model_unload,
+    reads, predicts = Needs(Action.MODELS_READ, HANDLER), Needs(Action.MODELS_PREDICT, HANDLER)
+    loads = Needs(Action.MODELS_LOAD, HANDLER)
+    methods = {
+        "ServerLive": Method(HEALTH, calls.server_live),
+        "ServerReady": Method(HEALTH, calls.server_ready),
+        "ModelReady": Method(reads, calls.model_ready),
+        "ServerMetadata": Method(KNOWN, calls.server_metadata),
+        "ModelMetadata": Method(reads, calls.model_metadata),
+        "ModelInfer": Method(predicts, calls.model_infer),
+        "ModelStreamInfer": Method(predicts, calls.model_stream_infer),
+        "ModelConfig": Method(reads, calls.model_config),
+        "ModelStatistics": Method(reads, calls.model_statistics),
+        "RepositoryIndex": Method(reads, calls.repository_index),
+        "RepositoryModelLoad": Method(loads, calls.repository_model_load),
+        "RepositoryModelUnload": Method(loads, calls.repository_model_unload),
     }
-    return binding.service(SERVICE, answers, message)
+    return binding.service(SERVICE, methods, message)
 
 
 class _Calls:
@@ -53,67 +55,71 @@ class _Calls:
     def __init__(self, protocol: OpenInference) -> None:
         self._protocol = protocol
 
-    async def server_live(self, principal: Principal, request: Message, context: Context) -> Message:
+    async def server_live(self, asking: Asking, request: Message, context: Context) -> Message:
         return message("ServerLiveResponse")(live=True)
 
-    async def server_ready(self, principal: Principal, request: Message, context: Context) -> Message:
+    async def server_ready(self, asking: Asking, request: Message, context: Context) -> Message:
         return message("ServerReadyResponse")(ready=self._protocol.service.is_ready())
 
-    async def model_ready(self, principal: Principal, request: Message, context: Context) -> Message:
+    async def model_ready(self, asking: Asking, request: Message, context: Context) -> Message:
         try:
-            self._protocol.check_ready(self._protocol.target(request.name, request.version))
+            self._protocol.check_ready(
+                self._protocol.target(asking.principal, Action.MODELS_READ, request.name, request.version)
+            )
         except NotReadyError:
             return message("ModelReadyResponse")(ready=False)
         return message("ModelReadyResponse")(ready=True)
 
-    async def server_metadata(self, principal: Principal, request: Message, context: Context) -> Message:
+    async def server_metadata(self, asking: Asking, request: Message, context: Context) -> Message:
         return message("ServerMetadataResponse")(**self._protocol.server_metadata())
 
-    async def model_metadata(self, principal: Principal, request: Message, context: Context) -> Message:
-        told = self._protocol.metadata(await self._find(request.name, request.version, context))
+    async def model_metadata(self, asking: Asking, request: Message, context: Context) -> Message:
+        told = self._protocol.metadata(await self._find(asking.principal, request.name, request.version, context))
         return message("ModelMetadataResponse")(**told)
 
-    async def model_config(self, principal: Principal, request: Message, context: Context) -> Message:
-        told = self._protocol.config(await self._find(request.name, request.version, context))
+    async def model_config(self, asking: Asking, request: Message, context: Context) -> Message:
+        told = self._protocol.config(await self._find(asking.principal, request.name, request.version, context))
         parameters = told.pop("parameters")
         answer = message("ModelConfigResponse")(config=told)
         for name, value in parameters.items():
             answer.config.parameters[name].string_value = value["string_value"]
         return answer
 
-    async def model_statistics(self, principal: Principal, request: Message, context: Context) -> Message:
-        found = self._protocol.statistics(principal, request.name, request.version)
+    async def model_statistics(self, asking: Asking, request: Message, context: Context) -> Message:
+        found = self._protocol.statistics(asking.principal, request.name, request.version)
         return message("ModelStatisticsResponse")(
             model_stats=[{name: value for name, value in one.items() if name != "batch_stats"} for one in found]
         )
 
-    async def repository_index(self, principal: Principal, request: Message, context: Context) -> Message:
+    async def repository_index(self, asking: Asking, request: Message, context: Context) -> Message:
         return message("RepositoryIndexResponse")(
-            models=await self._protocol.index(principal, only_ready=request.ready)
+            models=await self._protocol.index(asking.principal, only_ready=request.ready)
         )
 
-    async def repository_model_load(self, principal: Principal, request: Message, context: Context) -> Message:
+    async def repository_model_load(self, asking: Asking, request: Message, context: Context) -> Message:
         name = request.model_name or request.repository_name
-        await self._protocol.load(principal, name, _values(request.parameters))
+        await self._protocol.load(asking.caller, name, _values(request.parameters))
         return message("RepositoryModelLoadResponse")(model_name=name, isLoaded=True)
 
-    async def repository_model_unload(self, principal: Principal, request: Message, context: Context) -> Message:
+    async def repository_model_unload(self, asking: Asking, request: Message, context: Context) -> Message:
         name = request.model_name or request.repository_name
-        await self._protocol.unload(principal, name, _values(request.parameters))
+        await self._protocol.unload(asking.caller, name, _values(request.parameters))
         return message("RepositoryModelUnloadResponse")(model_name=name, isUnloaded=True)
 
-    async def model_infer(self, principal: Principal, request: Message, context: Context) -> Message:
-        return await self._infer(principal, request, context, self._remaining(context))
+    async def model_infer(self, asking: Asking, request: Message, context: Context) -> Message:
+        return await self._infer(asking.principal, request, context, self._remaining(context))
 
     async def model_stream_infer(
-        self, principal: Principal, requests: AsyncGenerator[Message, None], context: Context
+        self, asking: Asking, requests: AsyncGenerator[Message, None], context: Context
     ) -> AsyncGenerator[Message, None]:
         async for request in requests:
             wants_final = _WANTS_FINAL in request.parameters and request.parameters[_WANTS_FINAL].bool_param
             request.parameters.pop(_WANTS_FINAL, None)
             try:
                 # The call's own deadline is for the whole stream.
-                answer = await self._infer(principal, request, context, None)
+                answer = await self._infer(asking.principal, request, context, None)
+            except AccessError:
+                raise  # what a client may do has changed, or it asks for what is not its own: the stream ends
             except ShipsightError as error:
                 answer = message("ModelInferResponse")(id=request.id)
                 yield message("ModelStreamInferResponse")(error_message=text_of(error), infer_response=answer)
@@ -122,16 +128,15 @@ class _Calls:
                 answer.parameters[_FINAL].bool_param = True
             yield message("ModelStreamInferResponse")(infer_response=answer)
 
-    def _target(self, name: str, version: str, context: Context) -> Target:
-        return self._protocol.target(name, version, **routing_key(context))
-
-    async def _find(self, name: str, version: str, context: Context) -> Endpoint:
-        return await self._protocol.find(name, self._target(name, version, context))
+    async def _find(self, principal: Principal, name: str, version: str, context: Context) -> Endpoint:
+        target = self._protocol.target(principal, Action.MODELS_READ, name, version, **routing_key(context))
+        return await self._protocol.find(name, target)
 
     async def _infer(
         self, principal: Principal, request: Message, context: Context, deadline_s: float | None
     ) -> Message:
-        target = self._target(request.model_name, request.model_version, context)
+        name, version = request.model_name, request.model_version
+        target = self._protocol.target(principal, Action.MODELS_PREDICT, name, version, **routing_key(context))
         endpoint = await self._protocol.find(request.model_name, target, deadline_s=deadline_s)
         limits = self._protocol.service.limits
         # Numbers by type are read and written one by one: other requests are not kept waiting for it.

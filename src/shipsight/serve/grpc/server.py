@@ -16,6 +16,7 @@ from shipsight.serve.grpc.open_inference import open_inference_service
 from shipsight.serve.limits import Limits
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.open_inference import OpenInference
+from shipsight.serve.proxy_rules import ProxyRules
 
 __all__ = ["GrpcServer"]
 
@@ -36,6 +37,7 @@ class GrpcServer:
         port: TCP port, above 0.
         credentials: of TLS; None listens in the clear.
         logs_requests: whether each call is told in the log.
+        proxy: how the operator's own is known, None where there is none.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class GrpcServer:
         port: int,
         credentials: grpc.ServerCredentials | None = None,
         logs_requests: bool = True,
+        proxy: ProxyRules | None = None,
     ) -> None:
+        self._proxy = proxy
         self._protocol = protocol
         self._metrics = metrics
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -63,7 +67,8 @@ class GrpcServer:
             EnvironmentLackError: the port cannot be opened.
         """
         limits = self._protocol.service.limits
-        self._binding = Binding(limits, self._metrics, logs_requests=self._logs_requests)
+        gate = self._protocol.service.gate
+        self._binding = Binding(limits, self._metrics, gate, proxy=self._proxy, logs_requests=self._logs_requests)
         self._server = grpc.aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.connections)
         self._server.add_generic_rpc_handlers(
             (

@@ -12,14 +12,17 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 from shipsight.errors import (
+    AccessError,
     AnswerIsNoError,
     ArtefactError,
+    AuthenticationError,
     CertificateError,
     DeadlineError,
     ImageTooLargeError,
     InputError,
     LimitError,
     NotFoundError,
+    RateLimitError,
     ServiceError,
     ShipsightError,
 )
@@ -27,6 +30,8 @@ from shipsight.errors import (
 __all__ = ["details_of", "status_of", "text_of"]
 
 _STATUSES: tuple[tuple[type[ShipsightError], StatusCode], ...] = (
+    (AuthenticationError, StatusCode.UNAUTHENTICATED),
+    (AccessError, StatusCode.PERMISSION_DENIED),
     (NotFoundError, StatusCode.NOT_FOUND),
     (ImageTooLargeError, StatusCode.RESOURCE_EXHAUSTED),
     (LimitError, StatusCode.RESOURCE_EXHAUSTED),
@@ -35,6 +40,7 @@ _STATUSES: tuple[tuple[type[ShipsightError], StatusCode], ...] = (
     (ArtefactError, StatusCode.FAILED_PRECONDITION),
     (AnswerIsNoError, StatusCode.FAILED_PRECONDITION),
     (DeadlineError, StatusCode.DEADLINE_EXCEEDED),
+    (RateLimitError, StatusCode.RESOURCE_EXHAUSTED),
     (ServiceError, StatusCode.UNAVAILABLE),
 )
 

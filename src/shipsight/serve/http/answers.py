@@ -9,8 +9,10 @@ from typing import Any
 from starlette.responses import Response
 
 from shipsight.errors import (
+    AccessError,
     AnswerIsNoError,
     ArtefactError,
+    AuthenticationError,
     CertificateError,
     DeadlineError,
     ImageFormatError,
@@ -18,14 +20,18 @@ from shipsight.errors import (
     InputError,
     LimitError,
     NotFoundError,
+    RateLimitError,
     ServiceError,
     ShipsightError,
+    StepUpError,
 )
 from shipsight.serve.request_notes import note_error
 
 __all__ = ["error_answer", "headers_of", "json_answer", "shown", "status_of"]
 
 _STATUSES: tuple[tuple[type[ShipsightError], int], ...] = (
+    (AuthenticationError, 401),
+    (AccessError, 403),
     (NotFoundError, 404),
     (ImageTooLargeError, 413),
     (LimitError, 413),
@@ -35,9 +41,11 @@ _STATUSES: tuple[tuple[type[ShipsightError], int], ...] = (
     (ArtefactError, 422),
     (AnswerIsNoError, 422),
     (DeadlineError, 504),
+    (RateLimitError, 429),
     (ServiceError, 503),
 )
 
+_CHALLENGE = 'Bearer realm="shipsight"'
 _MOST_CHARACTERS = 500  # of what a client sent, said back to it
 
 
@@ -55,14 +63,18 @@ def json_answer(value: object, status: int = 200, headers: dict[str, str] | None
 
 
 def error_answer(error: ShipsightError) -> Response:
-    """Returns `{"error": {code, what, where, expected, got, hint}}`; 503 and 504 say when to ask again."""
+    """Returns `{"error": {code, what, where, expected, got, hint}}`; 429, 503 and 504 say when to ask again, 401 how."""
     note_error(error.code)
     status = status_of(error)
     return json_answer({"error": shown(error)}, status, headers_of(error))
 
 
 def headers_of(error: ShipsightError) -> dict[str, str]:
-    """Returns what an error says in headers: when to ask again, where that helps."""
+    """Returns what an error says in headers: when to ask again where that helps, how where a credential is missing."""
+    if isinstance(error, StepUpError):  # RFC 9470
+        return {"www-authenticate": f'{_CHALLENGE}, error="insufficient_user_authentication"'}
+    if isinstance(error, AuthenticationError):
+        return {"www-authenticate": _CHALLENGE}
     return {"retry-after": str(error.retry_after_s)} if isinstance(error, ServiceError) else {}
 
 

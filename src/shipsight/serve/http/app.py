@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shipsight.access import Action
 from shipsight.errors import NotFoundError, UsageError
+from shipsight.serve.gate import Behind
+from shipsight.serve.http.access_api import access_routes
 from shipsight.serve.http.answers import error_answer, json_answer
 from shipsight.serve.http.body import HeldBodies
 from shipsight.serve.http.clouds import cloud_routes
@@ -19,26 +20,25 @@ from shipsight.serve.http.description import DescribedRoute, answer, describe, o
 from shipsight.serve.http.guard import LoopbackGuard
 from shipsight.serve.http.native import native_routes
 from shipsight.serve.http.open_inference import open_inference_routes
+from shipsight.serve.http.pages import page_routes
+from shipsight.serve.http.principals import principal_of
+from shipsight.serve.http.proxies import TrustedProxies
 from shipsight.serve.http.request_log import RequestLog
 from shipsight.serve.http.rollout import rollout_routes
+from shipsight.serve.http.safe_headers import SafeHeaders
 from shipsight.serve.http.stream import Streams, stream_routes
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.models import ModelState
+from shipsight.serve.needs import HEALTH, KNOWN, Needs
 from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.options import VertexRoutes
+from shipsight.serve.proxy_rules import ProxyRules
 from shipsight.serve.service import PredictionService
 from shipsight.serve.traces import Traces
 
 __all__ = ["build_app"]
 
 _JSON = "application/json"
-_PAGE_HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
-}
 _STATUS = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}
 _STATES = {
     "type": "object",
@@ -47,8 +47,9 @@ _STATES = {
         "models": {"type": "object", "additionalProperties": {"enum": [state.value for state in ModelState]}},
         "hopeless": {"type": "array", "items": {"type": "string"}},
         "load": {"type": "object"},
+        "behind": {"enum": [one.value for one in Behind]},
     },
-    "required": ["status", "models", "hopeless", "load"],
+    "required": ["status"],
 }
 _LIVE = operation("Tells whether the process answers", tag="health", answers={200: answer("it does", {_JSON: _STATUS})})
 _READY = operation(
@@ -71,6 +72,7 @@ def build_app(
     vertex: VertexRoutes | None = None,
     logs_requests: bool = True,
     traces: Traces | None = None,
+    proxy: ProxyRules | None = None,
 ) -> ASGIApp:
     """Returns the app.
 
@@ -82,17 +84,19 @@ def build_app(
         vertex: routes that Vertex AI named, None outside of it.
         logs_requests: whether each request is told in the log.
         traces: where spans go, None for nowhere.
+        proxy: how the operator's own is known, None where there is none.
     """
 
     async def openapi(request: Request) -> Response:
         return described
 
     routes = [
-        *_page_routes(),
+        *page_routes(),
         *_health_routes(service, metrics),
-        DescribedRoute("/openapi.json", openapi, method="GET", described=_OPENAPI),
+        DescribedRoute("/openapi.json", openapi, method="GET", described=_OPENAPI, needs=KNOWN),
         *native_routes(service),
         *rollout_routes(service),
+        *access_routes(service),
         *stream_routes(streams),
         *open_inference_routes(open_inference),
         *cloud_routes(service, vertex),
@@ -101,28 +105,12 @@ def build_app(
     app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_allowed})
     # Else a path with a slash too many is answered with another place instead of an error.
     app.router.redirect_slashes = False
-    answering = _Counted(HeldBodies(app, service.limits.bodies_bytes), metrics)
-    return RequestLog(LoopbackGuard(answering), is_told=logs_requests, traces=traces)
-
-
-def _page_routes() -> list[Route]:
-    """Returns the routes of the page for people."""
-
-    def route(path: str, name: str, kind: str) -> Route:
-        content = (files("shipsight.serve") / "pages" / name).read_bytes()
-
-        async def give(request: Request) -> Response:
-            return Response(content, media_type=kind, headers=_PAGE_HEADERS)
-
-        described = operation("A page for people", tag="page", answers={200: answer("the page", {kind: {}})})
-        return DescribedRoute(path, give, method="GET", described=described)
-
-    return [
-        route("/", "index.html", "text/html"),
-        route("/pages/page.css", "page.css", "text/css"),
-        route("/pages/icon.svg", "icon.svg", "image/svg+xml"),
-        route("/pages/page.js", "page.js", "text/javascript"),
-    ]
+    app.state.gate = service.gate
+    answering: ASGIApp = _Counted(HeldBodies(app, service.limits.bodies_bytes), metrics)
+    rules = service.gate.rules
+    if rules.is_local and rules.behind is None:
+        answering = LoopbackGuard(answering)
+    return SafeHeaders(TrustedProxies(RequestLog(answering, is_told=logs_requests, traces=traces), proxy))
 
 
 def _health_routes(service: PredictionService, metrics: Metrics) -> list[Route]:
@@ -132,23 +120,27 @@ def _health_routes(service: PredictionService, metrics: Metrics) -> list[Route]:
         return json_answer({"status": "alive"})
 
     async def ready(request: Request) -> Response:
-        states = {f"{one.name}/{one.version}": one.state.value for one in service.models.all()}
+        principal, behind = principal_of(request.scope), service.gate.rules.behind
         is_ready = service.is_ready()
-        told = {
-            "status": "ready" if is_ready else "not ready",
-            "models": states,
-            "hopeless": service.hopeless(),
-            "load": service.loads(),
-        }
+        told: dict[str, object] = {"status": "ready" if is_ready else "not ready"}
+        if behind is not None:
+            told["behind"] = behind.value
+        if principal.rights.allows_somewhere(Action.MODELS_READ) and not principal.must_enrol:
+            seen = [one for one in service.models.all() if principal.may(Action.MODELS_READ, one.name)]
+            keys = {f"{one.name}/{one.version}" for one in seen}
+            names = {one.name for one in seen}
+            told["models"] = {f"{one.name}/{one.version}": one.state.value for one in seen}
+            told["hopeless"] = [name for name in service.hopeless() if name in names]
+            told["load"] = {key: load for key, load in service.loads().items() if key in keys}
         return json_answer(told, 200 if is_ready else 503)
 
     async def measured(request: Request) -> Response:
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 
     return [
-        DescribedRoute("/healthz", live, method="GET", described=_LIVE),
-        DescribedRoute("/readyz", ready, method="GET", described=_READY),
-        DescribedRoute("/metrics", measured, method="GET", described=_METRICS),
+        DescribedRoute("/healthz", live, method="GET", described=_LIVE, needs=HEALTH),
+        DescribedRoute("/readyz", ready, method="GET", described=_READY, needs=HEALTH),
+        DescribedRoute("/metrics", measured, method="GET", described=_METRICS, needs=Needs(Action.METRICS_READ)),
     ]
 
 

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from shipsight.access import Principal
+from shipsight.access import Action, Principal
 from shipsight.errors import UsageError
 from shipsight.serve.http.answers import json_answer
 from shipsight.serve.http.body import read_body
@@ -30,11 +30,13 @@ from shipsight.serve.http.routing import read_key
 from shipsight.serve.http.schemas import ref, thresholds
 from shipsight.serve.http.settings import read_settings
 from shipsight.serve.limits import Limits
+from shipsight.serve.needs import HANDLER, HEALTH, Needs
 from shipsight.serve.options import VertexRoutes
 from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
 
 __all__ = ["cloud_routes"]
 
+_PREDICTS = Needs(Action.MODELS_PREDICT, HANDLER)
 _PARAMETERS = ("conf", "iou", "max_det", "classes", "agnostic_nms")
 
 
@@ -47,18 +49,18 @@ def cloud_routes(service: PredictionService, vertex: VertexRoutes | None) -> lis
 
     def ping(path: str, cloud: str) -> Route:
         described = operation("Tells whether models answer", tag=cloud, answers={200: ready, 503: not_ready})
-        return DescribedRoute(path, bind(service, _ping), method="GET", described=described)
+        return DescribedRoute(path, bind(service, _ping), method="GET", described=described, needs=HEALTH)
 
     def invoke(path: str, cloud: str) -> Route:
         described = prediction_operation(limits, tag=cloud, more=[which])
-        return DescribedRoute(path, bind(service, _invoke), method="POST", described=described)
+        return DescribedRoute(path, bind(service, _invoke), method="POST", described=described, needs=_PREDICTS)
 
     routes = [ping("/ping", "sagemaker"), invoke("/invocations", "sagemaker"), invoke("/score", "azure-ml")]
     if vertex is not None:
         described = _vertex_operation(limits, which)
         routes += [
             ping(vertex.health, "vertex"),
-            DescribedRoute(vertex.predict, bind(service, _vertex), method="POST", described=described),
+            DescribedRoute(vertex.predict, bind(service, _vertex), method="POST", described=described, needs=_PREDICTS),
         ]
     return routes
 
@@ -100,14 +102,21 @@ async def _ping(service: PredictionService, principal: Principal, request: Reque
 
 async def _invoke(service: PredictionService, principal: Principal, request: Request) -> Response:
     options = options_of(request)
-    model = _model(service, options.pop("model", None))
+    model = _model(service, principal, options.pop("model", None))
     return await predict(service, principal, request, model=model, options=options)
 
 
-def _model(service: PredictionService, asked: str | None) -> str:
+def _model(service: PredictionService, principal: Principal, asked: str | None) -> str:
+    """Returns which model is meant: of those that the principal may ask, the only one, where none is named.
+
+    Raises:
+        ForbiddenError: it may not ask the one that is named.
+        UsageError: none is named, and there are several.
+    """
     if asked is not None:
+        principal.require(Action.MODELS_PREDICT, asked)
         return asked
-    names = sorted({one.name for one in service.models.all()})
+    names = sorted({one.name for one in service.models.all() if principal.may(Action.MODELS_PREDICT, one.name)})
     if len(names) != 1:
         raise UsageError("this server has several models", where="?model=", expected=", ".join(names) or "a model")
     return names[0]
@@ -115,19 +124,19 @@ def _model(service: PredictionService, asked: str | None) -> str:
 
 async def _vertex(service: PredictionService, principal: Principal, request: Request) -> Response:
     """Answers `{"instances": [image, ...], "parameters": {...}}`, an image as base64 or `{"b64": base64}`."""
-    body = await read_body(request, service.limits)
-    told = read_json(body)
+    model = _model(service, principal, request.query_params.get("model"))
+    told = read_json(await read_body(request, service.limits))
     if not isinstance(told, dict) or not isinstance(told.get("instances"), list):
         raise UsageError("not a request", where="body", expected='{"instances": [...]}')
     service.limits.check_images(len(told["instances"]))
     question = Question(
-        Target(_model(service, request.query_params.get("model")), **read_key(request)),
+        Target(model, **read_key(request)),
         [_instance(one, position) for position, one in enumerate(told["instances"])],
         read_settings(told.get("parameters", {}), _PARAMETERS),
     )
     found = (await service.predict(principal, question)).predictions
-    model = f"{found.model}/{found.version}/{found.variant}"
-    return json_answer({"predictions": [one.to_dict() for one in found.images], "model": model})
+    answered_by = f"{found.model}/{found.version}/{found.variant}"
+    return json_answer({"predictions": [one.to_dict() for one in found.images], "model": answered_by})
 
 
 def _instance(given: object, position: int) -> EncodedImage:

@@ -15,9 +15,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from shipsight import __version__
+from shipsight.serve.http.admission import Tell, guard
+from shipsight.serve.http.answers import error_answer
 from shipsight.serve.http.schemas import SCHEMAS, ref
+from shipsight.serve.needs import Needs
 
 __all__ = ["DescribedRoute", "Operation", "answer", "describe", "operation", "query"]
 
@@ -25,29 +29,33 @@ Operation = Mapping[str, Any]
 
 _MEANINGS = {
     400: "a body, image or option that cannot be used",
-    403: "`Host` or `Origin` is not this machine",
+    401: "no credential, or one that is not accepted; code `step-up` where it has to be proved again",
+    403: "not allowed, or `Host` or `Origin` is not this machine",
     404: "no such model, version or variant",
     413: "a limit: bytes, pixels, images, predictions, time for the body",
     415: "not an accepted image format",
     422: "a bundle that cannot be brought into service",
     426: "the request did not ask for WebSocket",
+    429: "asked too often, or for more than a quota",
     431: "too many or too large headers",
     500: "a bug; the details are in the server's log",
     503: "overloaded or not ready",
     504: "the deadline passed while the request waited",
 }
-_EVERYWHERE = (400, 403, 431, 500, 503)
+_EVERYWHERE = (400, 401, 403, 431, 500, 503)
 _RETRY = {"retry-after": {"description": "seconds after which to ask again", "schema": {"type": "integer"}}}
 
 
 class DescribedRoute(Route):
-    """A route that says what it takes and gives.
+    """A route that says what it takes and gives, and what it needs of whoever asks.
 
     Args:
         path: as Starlette has it.
         endpoint: answers.
         method: of HTTP.
         described: what `operation` made.
+        needs: what is needed of whoever asks; a HEAD needs what a GET does.
+        tell: makes an answer of an error.
     """
 
     def __init__(
@@ -57,10 +65,21 @@ class DescribedRoute(Route):
         *,
         method: str,
         described: Operation,
+        needs: Needs,
+        tell: Tell = error_answer,
     ) -> None:
         super().__init__(path, endpoint, methods=[method])
         self.method = method
         self.described = described
+        self.needs = needs
+        self._tell = tell
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves a request whose path fits; one of another method is refused whoever asks."""
+        if scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)
+            return
+        await guard(super().handle, scope, receive, send, needs=self.needs, tell=self._tell)
 
 
 def operation(

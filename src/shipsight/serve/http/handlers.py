@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a request meets its handler: who asks is found first, errors become answers. Private to the room."""
+"""How a request that was let in meets its handler; errors become answers. Private to the room."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from starlette.types import Message
 
 from shipsight.access import Principal
 from shipsight.errors import InternalError, ShipsightError
+from shipsight.serve.http.admission import Tell, refuse
 from shipsight.serve.http.answers import error_answer
 from shipsight.serve.http.principals import principal_of
-from shipsight.serve.request_notes import note_principal
 from shipsight.serve.service import PredictionService
 
 __all__ = ["Handler", "bind"]
@@ -25,16 +25,23 @@ _log = logging.getLogger("shipsight.serve")
 _CLIENT_LEFT = 499
 
 
-def bind(service: PredictionService, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    """Makes a handler an endpoint."""
+def bind(
+    service: PredictionService, handler: Handler, *, tell: Tell = error_answer
+) -> Callable[[Request], Awaitable[Response]]:
+    """Makes a handler an endpoint.
+
+    Args:
+        service: answers.
+        handler: of requests that were let in.
+        tell: makes an answer of an error.
+    """
 
     async def endpoint(request: Request) -> Response:
         principal = principal_of(request.scope)
-        note_principal(principal)
         try:
             return await _while_connected(request, lambda watched: handler(service, principal, watched))
         except ShipsightError as error:
-            return error_answer(error)
+            return tell(await refuse(service.gate, request.scope, principal, error))
         except ClientDisconnect:
             return Response(status_code=_CLIENT_LEFT)
         except Exception:  # noqa: BLE001 - the edge of a request

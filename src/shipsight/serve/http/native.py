@@ -23,7 +23,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from shipsight.access import Principal
+from shipsight.access import Action, Principal
 from shipsight.errors import UsageError
 from shipsight.model import ImagePredictions
 from shipsight.serve.http.answers import json_answer
@@ -36,6 +36,7 @@ from shipsight.serve.http.routing import read_key
 from shipsight.serve.http.schemas import ref, thresholds
 from shipsight.serve.limits import Limits
 from shipsight.serve.models import ServedModel
+from shipsight.serve.needs import HANDLER, KNOWN, Needs
 from shipsight.serve.service import Answer, EncodedImage, PredictionService, Question, Target
 from shipsight.vision import PredictSettings, TileSettings
 from shipsight.vision.draw import draw
@@ -62,24 +63,33 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 def native_routes(service: PredictionService) -> list[Route]:
     """Returns the protocol's routes."""
 
-    def route(path: str, handler: Handler, method: str, described: Operation) -> Route:
-        return DescribedRoute(path, bind(service, handler), method=method, described=described)
+    def route(path: str, handler: Handler, method: str, described: Operation, needs: Needs) -> Route:
+        return DescribedRoute(path, bind(service, handler), method=method, described=described, needs=needs)
+
+    reads, predicts = Needs(Action.MODELS_READ, "model"), Needs(Action.MODELS_PREDICT, "model")
 
     asked = prediction_operation(service.limits)
     who = answer("who the server takes the client for", {"application/json": ref("Principal")})
     listed = answer("all models", {"application/json": _listing("models")})
     one = answer("all versions of one model", {"application/json": _listing("versions")})
     return [
-        route("/v1/me", _me, "GET", operation("Tells who asks", tag=_TAG, answers={200: who})),
-        route("/v1/models", _list, "GET", operation("Lists the models", tag=_TAG, answers={200: listed})),
+        route("/v1/me", _me, "GET", operation("Tells who asks", tag=_TAG, answers={200: who}), KNOWN),
+        route(
+            "/v1/models",
+            _list,
+            "GET",
+            operation("Lists the models", tag=_TAG, answers={200: listed}),
+            Needs(Action.MODELS_READ, HANDLER),
+        ),
         route(
             "/v1/models/{model}",
             _describe,
             "GET",
             operation("Describes a model", tag=_TAG, answers={200: one}, errors=(404,)),
+            reads,
         ),
-        route("/v1/models/{model}/predict", _predict, "POST", asked),
-        route("/v1/models/{model}/versions/{version}/predict", _predict, "POST", asked),
+        route("/v1/models/{model}/predict", _predict, "POST", asked, predicts),
+        route("/v1/models/{model}/versions/{version}/predict", _predict, "POST", asked, predicts),
     ]
 
 
@@ -155,7 +165,15 @@ def prediction_operation(limits: Limits, *, tag: str = _TAG, more: Sequence[Oper
 
 
 async def _list(service: PredictionService, principal: Principal, request: Request) -> Response:
-    return json_answer({"models": [_describe_in(service, one) for one in service.models.all()]})
+    return json_answer(
+        {
+            "models": [
+                _describe_in(service, one)
+                for one in service.models.all()
+                if principal.may(Action.MODELS_READ, one.name)
+            ]
+        }
+    )
 
 
 async def _describe(service: PredictionService, principal: Principal, request: Request) -> Response:
@@ -171,7 +189,7 @@ def _describe_in(service: PredictionService, model: ServedModel) -> dict[str, An
 
 
 def describe_model(model: ServedModel) -> dict[str, Any]:
-    """Returns what anyone may know of a model in service."""
+    """Returns what anyone who may see it may know of a model in service."""
     return {
         "name": model.name,
         "version": model.version,

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from shipsight.access import Principal
+from shipsight.access import Action, Principal
 from shipsight.errors import ShipsightError, UsageError
 from shipsight.serve.http.answers import headers_of, json_answer, status_of
 from shipsight.serve.http.body import read_body
@@ -20,8 +20,10 @@ from shipsight.serve.http.description import DescribedRoute
 from shipsight.serve.http.handlers import Handler, bind
 from shipsight.serve.http.json_body import read_json
 from shipsight.serve.http.open_inference_description import described_operations
+from shipsight.serve.http.principals import caller_of
 from shipsight.serve.http.routing import read_key
 from shipsight.serve.http.tensors import InferRequest, read_request, write_answer
+from shipsight.serve.needs import HANDLER, HEALTH, KNOWN, Needs
 from shipsight.serve.open_inference import Endpoint, OpenInference
 from shipsight.serve.request_notes import note_error
 from shipsight.serve.service import PredictionService, Target
@@ -37,45 +39,41 @@ def open_inference_routes(protocol: OpenInference) -> list[Route]:
 
     described = described_operations(protocol.service.limits)
 
-    def route(path: str, handler: Handler, method: str = "GET") -> Route:
-        endpoint = bind(protocol.service, _told_plainly(handler))
-        return DescribedRoute(path, endpoint, method=method, described=described[handler.__name__])
+    def route(path: str, handler: Handler, needs: Needs, method: str = "GET") -> Route:
+        endpoint = bind(protocol.service, handler, tell=_tell_plainly)
+        operation = described[handler.__name__]
+        return DescribedRoute(path, endpoint, method=method, described=operation, needs=needs, tell=_tell_plainly)
 
+    # A name in the path is an endpoint's: the handler finds the model that it stands for.
+    reads, loads = Needs(Action.MODELS_READ, HANDLER), Needs(Action.MODELS_LOAD, HANDLER)
     routes = [
-        route("/v2", calls.server),
-        route("/v2/health/live", calls.live),
-        route("/v2/health/ready", calls.ready),
-        route("/v2/repository/index", calls.index, "POST"),
-        route("/v2/repository/models/{model}/load", calls.load, "POST"),
-        route("/v2/repository/models/{model}/unload", calls.unload, "POST"),
-        route("/v2/models/stats", calls.statistics),
+        route("/v2", calls.server, KNOWN),
+        route("/v2/health/live", calls.live, HEALTH),
+        route("/v2/health/ready", calls.ready, HEALTH),
+        route("/v2/repository/index", calls.index, reads, "POST"),
+        route("/v2/repository/models/{model}/load", calls.load, loads, "POST"),
+        route("/v2/repository/models/{model}/unload", calls.unload, loads, "POST"),
+        route("/v2/models/stats", calls.statistics, reads),
     ]
     for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         routes += [
-            route(prefix, calls.metadata),
-            route(f"{prefix}/ready", calls.model_ready),
-            route(f"{prefix}/config", calls.config),
-            route(f"{prefix}/stats", calls.statistics),
-            route(f"{prefix}/infer", calls.infer, "POST"),
+            route(prefix, calls.metadata, reads),
+            route(f"{prefix}/ready", calls.model_ready, reads),
+            route(f"{prefix}/config", calls.config, reads),
+            route(f"{prefix}/stats", calls.statistics, reads),
+            route(f"{prefix}/infer", calls.infer, Needs(Action.MODELS_PREDICT, HANDLER), "POST"),
         ]
     return routes
 
 
-def _told_plainly(handler: Handler) -> Handler:
-    """Gives errors as the protocol has them: `{"error": "text"}`."""
-
-    async def handle(service: PredictionService, principal: Principal, request: Request) -> Response:
-        try:
-            return await handler(service, principal, request)
-        except ShipsightError as error:
-            note_error(error.code)
-            status = status_of(error)
-            # What went wrong inside, or with a bundle, may name files of this machine.
-            told = {422: error.what, 500: "the server failed on this request"}
-            text = told.get(status, str(error))[:_MOST_CHARACTERS]
-            return json_answer({"error": text, "code": error.code}, status, headers_of(error))
-
-    return handle
+def _tell_plainly(error: ShipsightError) -> Response:
+    """Gives an error as the protocol has it: `{"error": "text"}`."""
+    note_error(error.code)
+    status = status_of(error)
+    # What went wrong inside, or with a bundle, may name files of this machine.
+    told = {422: error.what, 500: "the server failed on this request"}
+    text = told.get(status, str(error))[:_MOST_CHARACTERS]
+    return json_answer({"error": text, "code": error.code}, status, headers_of(error))
 
 
 class _Calls:
@@ -95,14 +93,14 @@ class _Calls:
         return json_answer({"ready": is_ready, "live": True}, 200 if is_ready else 503)
 
     async def model_ready(self, service: PredictionService, principal: Principal, request: Request) -> Response:
-        self._protocol.check_ready(self._target(request))
+        self._protocol.check_ready(self._target(principal, request))
         return json_answer({"name": request.path_params["model"], "ready": True})
 
     async def metadata(self, service: PredictionService, principal: Principal, request: Request) -> Response:
-        return json_answer(self._protocol.metadata(await self._find(request)))
+        return json_answer(self._protocol.metadata(await self._find(principal, request)))
 
     async def config(self, service: PredictionService, principal: Principal, request: Request) -> Response:
-        return json_answer(self._protocol.config(await self._find(request)))
+        return json_answer(self._protocol.config(await self._find(principal, request)))
 
     async def index(self, service: PredictionService, principal: Principal, request: Request) -> Response:
         told = _read_mapping(await read_body(request, service.limits))
@@ -113,12 +111,12 @@ class _Calls:
 
     async def load(self, service: PredictionService, principal: Principal, request: Request) -> Response:
         parameters = _read_parameters(await read_body(request, service.limits))
-        await self._protocol.load(principal, request.path_params["model"], parameters)
+        await self._protocol.load(caller_of(request.scope), request.path_params["model"], parameters)
         return json_answer({})
 
     async def unload(self, service: PredictionService, principal: Principal, request: Request) -> Response:
         parameters = _read_parameters(await read_body(request, service.limits))
-        await self._protocol.unload(principal, request.path_params["model"], parameters)
+        await self._protocol.unload(caller_of(request.scope), request.path_params["model"], parameters)
         return json_answer({})
 
     async def statistics(self, service: PredictionService, principal: Principal, request: Request) -> Response:
@@ -128,7 +126,7 @@ class _Calls:
         )
 
     async def infer(self, service: PredictionService, principal: Principal, request: Request) -> Response:
-        target = self._target(request)
+        target = self._target(principal, request, Action.MODELS_PREDICT)
         endpoint = await self._protocol.find(request.path_params["model"], target)
         with self._protocol.counted(endpoint):
             asked = await _read(request, service, endpoint)
@@ -140,13 +138,12 @@ class _Calls:
         headers = {"inference-header-content-length": str(header_size)}
         return Response(body, headers=headers, media_type="application/octet-stream")
 
-    def _target(self, request: Request) -> Target:
-        return self._protocol.target(
-            request.path_params["model"], request.path_params.get("version"), **read_key(request)
-        )
+    def _target(self, principal: Principal, request: Request, action: Action = Action.MODELS_READ) -> Target:
+        path = request.path_params
+        return self._protocol.target(principal, action, path["model"], path.get("version"), **read_key(request))
 
-    async def _find(self, request: Request) -> Endpoint:
-        return await self._protocol.find(request.path_params["model"], self._target(request))
+    async def _find(self, principal: Principal, request: Request) -> Endpoint:
+        return await self._protocol.find(request.path_params["model"], self._target(principal, request))
 
 
 async def _read(request: Request, service: PredictionService, endpoint: Endpoint) -> InferRequest:

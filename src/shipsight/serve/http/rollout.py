@@ -19,13 +19,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from shipsight.access import Principal
+from shipsight.access import Action, Principal
 from shipsight.errors import UsageError
 from shipsight.serve.http.answers import json_answer
 from shipsight.serve.http.body import read_body
 from shipsight.serve.http.description import DescribedRoute, Operation, answer, operation
 from shipsight.serve.http.handlers import Handler, bind
 from shipsight.serve.http.json_body import read_json
+from shipsight.serve.needs import Needs
 from shipsight.serve.rollout import Share
 from shipsight.serve.service import PredictionService
 
@@ -68,18 +69,22 @@ def _described(summary: str, body: dict[str, Any] | None = None, *, needs_body: 
 def rollout_routes(service: PredictionService) -> list[Route]:
     """Returns the routes."""
 
-    def route(path: str, handler: Handler, method: str, described: Operation) -> Route:
-        path = f"/v1/models/{{model}}/rollout{path}"
-        return DescribedRoute(path, bind(service, handler), method=method, described=described)
+    def route(path: str, handler: Handler, method: str, described: Operation, action: Action) -> Route:
+        path, needs = f"/v1/models/{{model}}/rollout{path}", Needs(action, "model")
+        return DescribedRoute(path, bind(service, handler), method=method, described=described, needs=needs)
 
     reason = {"reason": _TEXT_OR_NONE}
     shares = _described("Gives versions a share", {"canary": _SHARE, "shadow": _SHARE, **reason}, needs_body=True)
+    promotes, rolls_back = (
+        _described("Promotes a version", {"version": _TEXT_OR_NONE, **reason}),
+        _described("Brings the version before back", reason),
+    )
     return [
-        route("", _report, "GET", _described("Tells how requests are divided")),
-        route("", _share, "PUT", shares),
-        route("", _end, "DELETE", _described("Ends canary and shadow", reason)),
-        route("/promote", _promote, "POST", _described("Promotes a version", {"version": _TEXT_OR_NONE, **reason})),
-        route("/rollback", _roll_back, "POST", _described("Brings the version before back", reason)),
+        route("", _report, "GET", _described("Tells how requests are divided"), Action.ROLLOUT_READ),
+        route("", _share, "PUT", shares, Action.ROLLOUT_SHARE),
+        route("", _end, "DELETE", _described("Ends canary and shadow", reason), Action.ROLLOUT_SHARE),
+        route("/promote", _promote, "POST", promotes, Action.ROLLOUT_PROMOTE),
+        route("/rollback", _roll_back, "POST", rolls_back, Action.ROLLOUT_PROMOTE),
     ]
 
 

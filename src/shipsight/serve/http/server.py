@@ -6,11 +6,12 @@ Leaves to others: the app (`app`), the protocol class (`connections`), handshake
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 
 import uvicorn
@@ -18,7 +19,7 @@ import uvicorn
 from shipsight.serve.http.app import build_app
 from shipsight.serve.http.connections import limit_connections
 from shipsight.serve.http.stream import Streams
-from shipsight.serve.http.tls import TlsAcceptor
+from shipsight.serve.http.tls import Listener, TlsAcceptor
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.options import ServeOptions
@@ -59,13 +60,20 @@ class HttpServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begins to accept on bound sockets."""
-        if self._acceptor is None:
+        if self._acceptor is None and all(one.family != socket.AF_UNIX for one in sockets or ()):
             await super().startup(sockets)
             return
         await self.lifespan.startup()
-        listeners = [self._acceptor.listen(one, self) for one in sockets or ()]
+        listeners = [await self._listen(one) for one in sockets or ()]
         self.servers = listeners  # type: ignore[assignment]  # uvicorn only closes them and waits
         self.started = True
+
+    async def _listen(self, listener: socket.socket) -> Listener | asyncio.AbstractServer:
+        if self._acceptor is not None:
+            return self._acceptor.listen(listener, self)
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        protocol = partial(make, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        return await asyncio.get_running_loop().create_unix_server(protocol, sock=listener)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends streams after the frame that each is at, then lets requests end; else uvicorn cuts frames in the middle."""
@@ -105,6 +113,7 @@ def make_server(
         vertex=options.vertex,
         logs_requests=options.logs.requests,
         traces=traces,
+        proxy=options.access.proxy_rules(),
     )
     config = uvicorn.Config(
         app,
@@ -114,6 +123,8 @@ def make_server(
         # Images do not shrink, and what does not unpack cannot be a bomb.
         ws_per_message_deflate=False,
         loop="uvloop",
+        # uvicorn's own believes headers about clients from every program of this machine: `proxies` decides that.
+        proxy_headers=False,
         lifespan="off",
         log_config=None,
         access_log=False,

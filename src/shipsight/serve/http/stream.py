@@ -6,7 +6,8 @@ GET /v1/models/{model}[/versions/{version}]/stream
     in        binary messages, each an encoded image
     out       one text message a frame that was answered: JSON
 
-Invariants: at most one frame of a stream is predicted and one waits; a newer one takes the place of the one that waits, so
+Invariants: what a client may do is looked at again for each frame and each second, and where it may no longer ask this
+model the stream ends with 4403, whatever waits unanswered; at most one frame of a stream is predicted and one waits; a newer one takes the place of the one that waits, so
 a stream never falls behind; one bad frame is answered with its error and ends nothing. Leaves to others: prediction
 (`service`), the wire (uvicorn, which also bounds a message's bytes and pings the client). Stable.
 """
@@ -23,18 +24,28 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from shipsight.access import Principal
-from shipsight.errors import InternalError, NotReadyError, OverloadedError, ServiceError, ShipsightError, UsageError
+from shipsight.access import Action, Principal
+from shipsight.errors import (
+    ForbiddenError,
+    InternalError,
+    NotReadyError,
+    OverloadedError,
+    ServiceError,
+    ShipsightError,
+    UsageError,
+)
 from shipsight.model import Predictions, Task
+from shipsight.serve.http.admission import GuardedWebSocketRoute, refuse
 from shipsight.serve.http.answers import error_answer, shown
 from shipsight.serve.http.description import DescribedRoute, answer, operation
 from shipsight.serve.http.native import check_options, options_of, query_settings, query_tiles, read_flag, read_number
 from shipsight.serve.http.principals import principal_of
 from shipsight.serve.http.routing import read_key
 from shipsight.serve.limits import Limits
+from shipsight.serve.needs import Needs
 from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
 from shipsight.vision import TRACK_CONF, Tracker
 from shipsight.vision.tiling import check_task as check_tiling
@@ -43,7 +54,8 @@ __all__ = ["Streams", "stream_routes"]
 
 _log = logging.getLogger("shipsight.serve")
 _MOST_FAILURES = 16
-_LEAVING, _NO_TEXT, _REFUSED, _BUG = 1001, 1003, 1008, 1011
+_LEAVING, _NO_TEXT, _REFUSED, _BUG, _FORBIDDEN = 1001, 1003, 1008, 1011, 4403
+_LOOK_S = 1.0  # between looks at what a client may do that sends nothing
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,9 @@ class _End:
 
     code: int
     reason: str
+
+
+_NOT_ALLOWED = _End(_FORBIDDEN, "this is not allowed to you any more")
 
 
 class Streams:
@@ -84,7 +99,8 @@ class Streams:
         try:
             session = self._begin(principal, socket)
         except ShipsightError as error:
-            await socket.send_denial_response(error_answer(error))
+            told = await refuse(self.service.gate, socket.scope, principal, error)
+            await socket.send_denial_response(error_answer(told))
             return
         task = asyncio.current_task()
         assert task is not None
@@ -139,11 +155,14 @@ class _Session:
         reader = asyncio.ensure_future(self._read())
         answerer = asyncio.ensure_future(self._answer_all())
         leaving = asyncio.ensure_future(self._streams.leaving.wait())
-        tasks: set[asyncio.Future[Any]] = {reader, answerer, leaving}
+        watcher = asyncio.ensure_future(self._watch())
+        tasks: set[asyncio.Future[Any]] = {reader, answerer, leaving, watcher}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if reader.done():
                 return reader.result()
+            if watcher.done():
+                return watcher.result()
             if not answerer.done():
                 # The server leaves: the frame that is being predicted is still answered.
                 self._is_ending = True
@@ -153,6 +172,22 @@ class _Session:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self) -> _End:
+        """Ends the stream of a client that may no longer ask, also while it sends nothing."""
+        while await self._may_still():
+            await asyncio.sleep(_LOOK_S)
+        return _NOT_ALLOWED
+
+    async def _may_still(self) -> bool:
+        gate, model = self._streams.service.gate, self._question.target.model
+        principal = await gate.still(self._principal)
+        if principal is not None and principal.may(Action.MODELS_PREDICT, model):
+            self._principal = principal
+            return True
+        error = ForbiddenError("this is not allowed to you", where=model, expected=Action.MODELS_PREDICT.value)
+        await refuse(gate, self._socket.scope, self._principal, error)
+        return False
 
     async def _read(self) -> _End | None:
         """Keeps the newest frame until somebody ends the stream."""
@@ -183,6 +218,8 @@ class _Session:
             if self._is_ending or self._waiting is None:
                 return _End(_LEAVING, "the server is leaving")
             (index, data), self._waiting = self._waiting, None
+            if not await self._may_still():
+                return _NOT_ALLOWED
             try:
                 text = await self._answer(index, data)
                 failures = 0
@@ -247,9 +284,13 @@ def stream_routes(streams: Streams) -> list[BaseRoute]:
         answers={101: answer("speaks WebSocket from here on")},
         errors=(404, 413, 426),
     )
+    needs = Needs(Action.MODELS_PREDICT, "model")
     routes: list[BaseRoute] = []
     for path in ("/v1/models/{model}/stream", "/v1/models/{model}/versions/{version}/stream"):
-        routes += [WebSocketRoute(path, endpoint), DescribedRoute(path, _no_upgrade, method="GET", described=described)]
+        routes += [
+            GuardedWebSocketRoute(path, endpoint, needs=needs),
+            DescribedRoute(path, _no_upgrade, method="GET", described=described, needs=needs),
+        ]
     return routes
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the calls of the Open Inference Protocol do, whatever wire they come over, and what they count. Private to the room.
 
-Statistics are Triton's: one set for each endpoint and version, over all wires. Invariant: who asks is an argument of every
-call that changes or computes something.
+Statistics are Triton's: one set for each endpoint and version, over all wires. Invariants: who asks is an argument of every
+call; a name stands for a model, and it is the model that may be asked or not: a name that there is and one that there is not are
+refused alike.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from dataclasses import replace
 from typing import Any
 
 from shipsight import __version__
-from shipsight.access import Principal
-from shipsight.errors import UsageError
+from shipsight.access import Action, Principal
+from shipsight.errors import ForbiddenError, UsageError
+from shipsight.serve.gate import Caller
 from shipsight.serve.models import ModelState
 from shipsight.serve.open_inference.endpoints import (
     Endpoint,
@@ -65,15 +67,23 @@ class OpenInference:
         """Returns name, version and extensions of the server."""
         return {"name": "shipsight", "version": __version__, "extensions": list(_EXTENSIONS)}
 
-    def target(self, name: str, version: str | None = None, **key: str) -> Target:
+    def target(self, principal: Principal, action: Action, name: str, version: str | None = None, **key: str) -> Target:
         """Returns what a request means; once for each, since a key that the client does not give is made here.
 
         Args:
+            principal: who asks.
+            action: what for.
             name: of an endpoint.
             version: None or empty for the current one, or the canary.
             key: of the request, as `key=`; none where the client gives none.
+
+        Raises:
+            ForbiddenError: it may not be done to that model.
         """
-        return Target(model_of(self.service.models, name), version or None, **key)
+        model = model_of(self.service.models, name)
+        if not principal.may(action, model):
+            raise _refused(principal, action, name)
+        return Target(model, version or None, **key)
 
     def check_ready(self, target: Target) -> None:
         """Refuses a model that does not answer. Asking does not bring back one that was pushed out: a request does.
@@ -114,6 +124,8 @@ class OpenInference:
         found = []
         for name, model in list_endpoints(self.service.models):
             state = _STATES.get(model.state, "UNLOADING")
+            if not principal.may(Action.MODELS_READ, model.name):
+                continue
             if state == "READY" or not only_ready:
                 reason = "" if model.error is None else model.error.what
                 if model.state is ModelState.EVICTED:
@@ -124,43 +136,54 @@ class OpenInference:
             found += [
                 {"name": name, "version": version, "state": "UNAVAILABLE", "reason": "not loaded"}
                 for name, version in await asyncio.to_thread(self.service.models.known)
-                if (name, version) not in in_service
+                if (name, version) not in in_service and principal.may(Action.MODELS_READ, name)
             ]
         return found
 
-    async def load(self, principal: Principal, name: str, parameters: Mapping[str, Any]) -> None:
+    async def load(self, caller: Caller, name: str, parameters: Mapping[str, Any]) -> None:
         """Brings a model back into service, or loads it anew, from the bundle that it came from.
 
         Args:
-            principal: who asks.
+            caller: who asks.
             name: of an endpoint.
             parameters: of the request: `version` names one. Triton's bring configurations and files along.
 
         Raises:
+            ForbiddenError: it may not be done to that model.
             UsageError: there are others; what is served comes from a bundle alone.
             NotFoundError: nothing of that name is known.
             ReplayMismatchError, TamperedError, CorruptError, EnvironmentLackError: as `Models.load`.
         """
+        model = await self._allow_loading(caller, name)
         _check_parameters(parameters, ("version",))
         version = parameters.get("version")
         if not isinstance(version, str | None):
             raise UsageError("not a version", where="version", expected="a text", got=type(version).__name__)
-        await asyncio.to_thread(self.service.models.reload, model_of(self.service.models, name), version)
+        await asyncio.to_thread(self.service.models.reload, model, version)
 
-    async def unload(self, principal: Principal, name: str, parameters: Mapping[str, Any]) -> None:
+    async def unload(self, caller: Caller, name: str, parameters: Mapping[str, Any]) -> None:
         """Takes a model out of service, both its names and all its versions.
 
         Args:
-            principal: who asks.
+            caller: who asks.
             name: of an endpoint.
             parameters: of the request: `unload_dependents`, of which a bundle has none.
 
         Raises:
+            ForbiddenError: it may not be done to that model.
             UsageError: there are others.
             NotFoundError: it is not in service.
         """
+        model = await self._allow_loading(caller, name)
         _check_parameters(parameters, ("unload_dependents",))
-        await asyncio.to_thread(self.service.models.unload, model_of(self.service.models, name))
+        await asyncio.to_thread(self.service.models.unload, model)
+
+    async def _allow_loading(self, caller: Caller, name: str) -> str:
+        model = model_of(self.service.models, name)
+        if not caller.principal.may(Action.MODELS_LOAD, model):
+            raise _refused(caller.principal, Action.MODELS_LOAD, name)
+        await self.service.gate.allow(caller, Action.MODELS_LOAD, model, route="repository")
+        return model
 
     def statistics(
         self, principal: Principal, name: str | None = None, version: str | None = None
@@ -171,12 +194,14 @@ class OpenInference:
             NotFoundError: nothing of that name is served.
         """
         if name:
-            target = self.target(name, version)
+            target = self.target(principal, Action.MODELS_READ, name, version)
             self.service.models.find(target.model, target.version, target.key)
         return [
             self._statistics(endpoint, model.version)
             for endpoint, model in list_endpoints(self.service.models)
-            if (not name or name == endpoint) and (not version or version == model.version)
+            if (not name or name == endpoint)
+            and (not version or version == model.version)
+            and principal.may(Action.MODELS_READ, model.name)
         ]
 
     def _statistics(self, name: str, version: str) -> dict[str, Any]:
@@ -275,6 +300,11 @@ class OpenInference:
         self._count_stages(endpoint, answer.stages_ms)
         texts = [json.dumps(one.to_dict()).encode() for one in answer.predictions.images]
         return {"predictions": texts}, answer.predictions.version
+
+
+def _refused(principal: Principal, action: Action, name: str) -> ForbiddenError:
+    # As `Principal.require` has it, but with the name that was asked for: whether it stands for a model is not told.
+    return ForbiddenError("this is not allowed to you", where=name[:100], expected=action.value, got=principal.told())
 
 
 def _check_parameters(given: Mapping[str, Any], allowed: Collection[str]) -> None:

@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-"use strict";
-const at = (id) => document.getElementById(id);
-const COLOURS = ["#ff6348", "#1e90ff", "#2ed573", "#ffb800", "#a55eea", "#00d2d3", "#ff6bb5", "#7ba700"];
+import { at, cell } from "/pages/elements.js";
+import { proofOfPage, start, toSignIn, who } from "/pages/server.js";
 
-function cell(row, text, kind) {
-  const made = row.insertCell();
-  made.textContent = text;
-  if (kind) made.className = kind;
-}
+const COLOURS = ["#ff6348", "#1e90ff", "#2ed573", "#ffb800", "#a55eea", "#00d2d3", "#ff6bb5", "#7ba700"];
 
 async function refresh() {
   try {
     const [models, ready] = await Promise.all([fetch("/v1/models"), fetch("/readyz")]);
-    const told = (await models.json()).models;
+    if (models.status === 401 && who()?.kind === "person") return toSignIn();
+    const told = models.ok ? (await models.json()).models : [];
     const load = (await ready.json()).load || {};
     at("state").textContent = ready.ok ? "ready" : "not ready";
     at("state").className = ready.ok ? "good" : "bad";
@@ -28,6 +24,7 @@ async function refresh() {
       cell(row, one.default_variant);
       cell(row, String(load[`${one.name}/${one.version}`]?.waiting ?? 0), "n");
     }
+    if (!told.length) cell(body.insertRow(), "No model that you may see is in service.", "soft").colSpan = 7;
     const choice = at("model");
     const names = [...new Set(told.map((one) => one.name))];
     if (names.join("\n") !== [...choice.options].map((one) => one.value).join("\n")) {
@@ -98,7 +95,7 @@ async function ask(file) {
   told.textContent = "asking…";
   const begin = performance.now();
   const where = `/v1/models/${encodeURIComponent(at("model").value)}/predict?conf=${encodeURIComponent(at("conf").value)}`;
-  const answer = await fetch(where, { method: "POST", body: file });
+  const answer = await fetch(where, { method: "POST", body: file, headers: proofOfPage() });
   const body = await answer.json();
   if (!answer.ok) {
     told.className = "failed";
@@ -131,5 +128,8 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
     if (kind === "drop") choose(event.dataTransfer.files);
   });
 }
-refresh();
-setInterval(refresh, 2000);
+
+if (await start("known")) {
+  refresh();
+  setInterval(refresh, 2000);
+}

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A database of identities, opened: SQLite or PostgreSQL, its tables brought to what this version needs.
+
+Invariants: a transaction that writes sees what it decided on unchanged until it ends (`write`): SQLite's write lock is taken
+at its beginning, PostgreSQL holds an advisory lock. Stable. Source: sqlite.org/lang_transaction.html, PostgreSQL 13.3.5.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import StaticPool
+
+from shipsight.access.store.migrating import check_revision, upgrade
+from shipsight.errors import EnvironmentLackError, MissingDependencyError, UsageError
+
+__all__ = ["Database", "memory_engine", "open_database"]
+
+_LOCK = 7_407_083  # of rights and identities, among PostgreSQL's advisory locks
+_BUSY_S = 10.0
+
+
+class Database:
+    """An open database. Threads may share it.
+
+    Args:
+        engine: of SQLAlchemy.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._numbers = itertools.count(1)
+        self._writes = 0
+
+    @property
+    def writes(self) -> int:
+        """A number that is another one after each time that something was written through this object."""
+        return self._writes
+
+    @property
+    def kind(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self._engine.dialect.name
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Gives a transaction that only reads, and sees everything as it is at one moment.
+
+        Raises:
+            EnvironmentLackError: the database does not answer.
+        """
+        begin = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY" if self.kind == "postgresql" else "BEGIN"
+        with self._named(), self._engine.connect() as connection:
+            connection.exec_driver_sql(begin)
+            yield connection
+            connection.rollback()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Gives a transaction that writes: one at a time over all servers, kept where the block ends without an error.
+
+        Raises:
+            EnvironmentLackError: the database does not answer.
+        """
+        with self._named(), self._engine.connect() as connection:
+            if self.kind == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
+            else:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            connection.commit()
+            # Each number is given once, so that none comes back, in whatever order threads that write at once get here.
+            self._writes = next(self._numbers)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            if not (isinstance(error, OperationalError | InterfaceError) or _says_farewell(error)):
+                raise
+            raise _no_answer(self._engine, str(error.orig)) from error
+        except PoolTimeoutError as error:
+            raise _no_answer(self._engine, "all connections are taken") from error
+
+
+def open_database(url: str, *, migrate: bool = True) -> Database:
+    """Opens a database, and makes it where it is SQLite's and is not there.
+
+    Args:
+        url: `sqlite:///path` or `postgresql://user:password@host/name`; a bare path is SQLite's.
+        migrate: whether tables are brought to what this version needs; else one that is not there already is refused.
+
+    Raises:
+        UsageError: it is no such URL.
+        MissingDependencyError: the driver is not installed.
+        EnvironmentLackError: the database does not answer, or belongs to a newer version.
+    """
+    engine = _make_engine(url)
+    try:
+        if migrate:
+            upgrade(engine)
+        check_revision(engine)
+    except DBAPIError as error:
+        engine.dispose()
+        raise _no_answer(engine, str(error.orig)) from error
+    except BaseException:
+        engine.dispose()
+        raise
+    return Database(engine)
+
+
+def memory_engine() -> Engine:
+    """Returns SQLite in memory, without tables, gone when it is disposed of."""
+    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _make_engine(url: str) -> Engine:
+    if "://" not in url:
+        url = f"sqlite:///{Path(url).absolute()}"
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise UsageError("not a database", where="--database", expected="a path, or postgresql://...") from error
+    kind = parsed.get_backend_name()
+    if kind == "postgresql":
+        try:
+            return create_engine(parsed.set(drivername="postgresql+pg8000"), pool_pre_ping=True)
+        except (ModuleNotFoundError, NoSuchModuleError) as error:
+            raise MissingDependencyError(
+                "package pg8000 is not installed", hint="Run: pip install 'shipsight[postgresql]'"
+            ) from error
+    if kind != "sqlite" or not parsed.database:
+        raise UsageError("no such kind of database", where="--database", expected="sqlite or postgresql", got=kind)
+    path = Path(parsed.database)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Before SQLite makes it readable for all.
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    engine = create_engine(parsed, connect_args={"timeout": _BUSY_S})
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, record: object) -> None:  # noqa: ANN401 - sqlite3.Connection behind SQLAlchemy
+    # None: transactions begin where we say so, with the write lock where they write.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _says_farewell(error: DBAPIError) -> bool:
+    """Whether PostgreSQL ended the connection: classes 08 and 57P of its codes, which pg8000 calls an error like any other."""
+    told = error.orig.args[0] if error.orig is not None and error.orig.args else None
+    return isinstance(told, dict) and str(told.get("C", "")).startswith(("08", "57P"))
+
+
+def _no_answer(engine: Engine, got: str) -> EnvironmentLackError:
+    where = engine.url.render_as_string(hide_password=True)
+    return EnvironmentLackError("the database does not answer", where=where, got=(got.splitlines() or [""])[0][:300])

@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every route and method of HTTP, WebSocket and gRPC, asked by every role, of its own models and another team's.
+
+What each needs is written out here by hand. A route or method that is missing from the tables fails the build, and so does an
+entry without one. Cases A5 of identity and H8 of HTTP; OWASP ASVS 5.0: 8.1.1, 8.2.1, 8.2.2, 8.3.1, 13.1 (deny by default).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2
+from tests.serve.gated import Answered, Gated, Headers, gated
+
+from shipsight.access import ROLES, Action, EventKind, Grant
+from shipsight.serve.grpc import GrpcServer
+from shipsight.serve.grpc.messages import SERVICE
+from shipsight.serve.http.admission import GuardedWebSocketRoute
+from shipsight.serve.http.description import DescribedRoute
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+OWN, OTHERS = "team-a-cups", "team-b-bolts"
+
+# --- what each needs, by hand -----------------------------------------------------------------------------------------
+# `health` and `public`: nothing; `known`: any credential that is accepted, `enrolling` also before a second factor was added. Else an action, and where it must be allowed:
+# `model`: on the model that the request names; `any`: on any model at all; `all`: it concerns no single model.
+
+PAGES: dict[tuple[str, str], str] = {
+    ("GET", path): "public"
+    for path in (
+        "/", "/sign-in", "/invitation", "/second-factor", "/account", "/administration", "/pages/page.css",
+        "/pages/icon.svg", "/pages/account.js", "/pages/administration.js", "/pages/elements.js", "/pages/forms.js",
+        "/pages/grants.js", "/pages/invitation.js", "/pages/keys.js", "/pages/page.js", "/pages/passkeys.js",
+        "/pages/prove.js", "/pages/second-factor.js", "/pages/server.js", "/pages/sign-in.js",
+    )
+}  # fmt: skip
+OWN_ACCOUNT: dict[tuple[str, str], str] = {
+    ("POST", "/v1/access/sign-in"): "public",
+    ("POST", "/v1/access/sign-in/code"): "public",
+    ("POST", "/v1/access/sign-in/passkey/options"): "public",
+    ("POST", "/v1/access/sign-in/passkey"): "public",
+    ("POST", "/v1/access/sign-in/invitation"): "public",
+    ("GET", "/v1/access/sign-in/openid"): "public",
+    ("GET", "/v1/access/sign-in/openid/return"): "public",
+    ("GET", "/v1/access/session"): "public",
+    ("POST", "/v1/access/sign-out"): "enrolling",
+    ("POST", "/v1/access/step-up"): "enrolling",
+    ("POST", "/v1/access/password"): "enrolling",
+    ("GET", "/v1/access/factors"): "enrolling",
+    ("POST", "/v1/access/factors/totp"): "enrolling",
+    ("POST", "/v1/access/factors/totp/confirm"): "enrolling",
+    ("DELETE", "/v1/access/factors/totp"): "known",
+    ("POST", "/v1/access/factors/passkeys/options"): "enrolling",
+    ("POST", "/v1/access/factors/passkeys"): "enrolling",
+    ("DELETE", "/v1/access/factors/passkeys/{passkey}"): "known",
+    ("POST", "/v1/access/factors/recovery-codes"): "known",
+    ("GET", "/v1/access/sessions"): "known",
+    ("DELETE", "/v1/access/sessions/{session}"): "known",
+    ("GET", "/v1/access/keys"): "known",
+    ("POST", "/v1/access/keys"): "known",
+    ("POST", "/v1/access/keys/{key}/rotate"): "known",
+    ("DELETE", "/v1/access/keys/{key}"): "known",
+}
+ADMINISTRATION: dict[tuple[str, str], str] = {
+    ("GET", "/v1/access/users"): "access.read all",
+    ("POST", "/v1/access/users"): "access.change all",
+    ("GET", "/v1/access/users/{user}"): "access.read all",
+    ("PATCH", "/v1/access/users/{user}"): "access.change all",
+    ("DELETE", "/v1/access/users/{user}"): "access.change all",
+    ("POST", "/v1/access/users/{user}/invitation"): "access.change all",
+    ("DELETE", "/v1/access/users/{user}/factors"): "access.change all",
+    ("PUT", "/v1/access/users/{user}/grants"): "access.change all",
+    ("PUT", "/v1/access/groups/{group}/grants"): "access.change all",
+    ("GET", "/v1/access/roles"): "known",
+    ("PUT", "/v1/access/roles/{role}"): "access.change all",
+    ("DELETE", "/v1/access/roles/{role}"): "access.change all",
+    ("GET", "/v1/access/certificates"): "access.read all",
+    ("POST", "/v1/access/certificates"): "access.change all",
+    ("DELETE", "/v1/access/certificates/{certificate}"): "access.change all",
+}
+NATIVE: dict[tuple[str, str], str] = {
+    ("GET", "/healthz"): "health",
+    ("GET", "/readyz"): "health",
+    ("GET", "/metrics"): "metrics.read all",
+    ("GET", "/openapi.json"): "known",
+    ("GET", "/v1/me"): "known",
+    ("GET", "/v1/models"): "models.read any",
+    ("GET", "/v1/models/{model}"): "models.read model",
+    ("POST", "/v1/models/{model}/predict"): "models.predict model",
+    ("POST", "/v1/models/{model}/versions/{version}/predict"): "models.predict model",
+    ("GET", "/v1/models/{model}/stream"): "models.predict model",
+    ("GET", "/v1/models/{model}/versions/{version}/stream"): "models.predict model",
+    ("GET", "/v1/models/{model}/rollout"): "rollout.read model",
+    ("PUT", "/v1/models/{model}/rollout"): "rollout.share model",
+    ("DELETE", "/v1/models/{model}/rollout"): "rollout.share model",
+    ("POST", "/v1/models/{model}/rollout/promote"): "rollout.promote model",
+    ("POST", "/v1/models/{model}/rollout/rollback"): "rollout.promote model",
+}
+OPEN_INFERENCE: dict[tuple[str, str], str] = {
+    ("GET", "/v2"): "known",
+    ("GET", "/v2/health/live"): "health",
+    ("GET", "/v2/health/ready"): "health",
+    ("POST", "/v2/repository/index"): "models.read any",
+    ("POST", "/v2/repository/models/{model}/load"): "models.load model",
+    ("POST", "/v2/repository/models/{model}/unload"): "models.load model",
+    ("GET", "/v2/models/stats"): "models.read any",
+    ("GET", "/v2/models/{model}"): "models.read model",
+    ("GET", "/v2/models/{model}/ready"): "models.read model",
+    ("GET", "/v2/models/{model}/config"): "models.read model",
+    ("GET", "/v2/models/{model}/stats"): "models.read model",
+    ("POST", "/v2/models/{model}/infer"): "models.predict model",
+    ("GET", "/v2/models/{model}/versions/{version}"): "models.read model",
+    ("GET", "/v2/models/{model}/versions/{version}/ready"): "models.read model",
+    ("GET", "/v2/models/{model}/versions/{version}/config"): "models.read model",
+    ("GET", "/v2/models/{model}/versions/{version}/stats"): "models.read model",
+    ("POST", "/v2/models/{model}/versions/{version}/infer"): "models.predict model",
+}
+CLOUDS: dict[tuple[str, str], str] = {
+    ("GET", "/ping"): "health",
+    ("POST", "/invocations"): "models.predict model",
+    ("POST", "/score"): "models.predict model",
+    ("GET", "/vertex/health"): "health",
+    ("POST", "/vertex/predict"): "models.predict model",
+}
+NEEDS = {**PAGES, **OWN_ACCOUNT, **ADMINISTRATION, **NATIVE, **OPEN_INFERENCE, **CLOUDS}
+SOCKETS = {
+    "/v1/models/{model}/stream": "models.predict model",
+    "/v1/models/{model}/versions/{version}/stream": "models.predict model",
+}
+CALLS = {
+    "/inference.GRPCInferenceService/ServerLive": "health",
+    "/inference.GRPCInferenceService/ServerReady": "health",
+    "/inference.GRPCInferenceService/ModelReady": "models.read model",
+    "/inference.GRPCInferenceService/ServerMetadata": "known",
+    "/inference.GRPCInferenceService/ModelMetadata": "models.read model",
+    "/inference.GRPCInferenceService/ModelInfer": "models.predict model",
+    "/inference.GRPCInferenceService/ModelStreamInfer": "models.predict model",
+    "/inference.GRPCInferenceService/ModelConfig": "models.read model",
+    "/inference.GRPCInferenceService/ModelStatistics": "models.read model",
+    "/inference.GRPCInferenceService/RepositoryIndex": "models.read any",
+    "/inference.GRPCInferenceService/RepositoryModelLoad": "models.load model",
+    "/inference.GRPCInferenceService/RepositoryModelUnload": "models.load model",
+    "/grpc.health.v1.Health/Check": "health",
+    "/grpc.health.v1.Health/List": "health",
+    "/grpc.health.v1.Health/Watch": "health",
+}
+# What would change something is asked in a way that is refused for another reason, once it is allowed.
+BODIES = {
+    ("POST", "/v2/repository/models/{model}/load"): b'{"parameters": {"nonsense": 1}}',
+    ("POST", "/v2/repository/models/{model}/unload"): b'{"parameters": {"nonsense": 1}}',
+}
+NONSENSE = b'{"nonsense": 1}'
+NAMES_MODEL_IN_QUERY = ("/invocations", "/score", "/vertex/predict")
+
+
+# --- who asks ---------------------------------------------------------------------------------------------------------
+
+WHO = [
+    "nobody",
+    "nonsense",
+    "not-enrolled",
+    *(f"{role}{where}" for role in ROLES for where in ("", "@team-a-*")),
+]
+
+
+def grants_of(who: str) -> list[Grant]:
+    return [] if who in ("nobody", "nonsense", "not-enrolled") else [Grant.parse(who)]
+
+
+def expected(who: str, need: str, model: str) -> int | None:
+    """The status of the refusal, None where it passes."""
+    if need == "health":
+        return None
+    if who == "nonsense":
+        return 401
+    if need == "public":
+        return None
+    if who == "nobody":
+        return 401
+    if need == "enrolling":
+        return None
+    if who == "not-enrolled":
+        return 403
+    if need == "known":
+        return None
+    action, where = need.split()
+    allowed = False
+    for grant in grants_of(who):
+        if Action(action) in ROLES[grant.role].actions:
+            covers = {"all": grant.models == ("*",), "any": True, "model": grant.covers(model)}
+            allowed = allowed or covers[where]
+    return None if allowed else 403
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
+    with gated(tmp_path_factory.mktemp("matrix")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def askers(app: Gated) -> dict[str, Headers]:
+    """Who asks -> what they send along: people with a session, as their own pages send it."""
+    found: dict[str, Headers] = {"nobody": {}, "nonsense": {"authorization": "Bearer ssk_0123456789abcdef_nonsense"}}
+    for number, who in enumerate(WHO):
+        if who not in found:
+            factors = ("password",) if who == "not-enrolled" else ("password", "totp")
+            grants = ["deployer"] if who == "not-enrolled" else [who]
+            found[who] = app.person(f"user{number}", *grants, factors=factors)
+    return found
+
+
+def routes_of(app: Any) -> list[Any]:
+    while not hasattr(app, "routes"):
+        app = app._app
+    return list(app.routes)
+
+
+def refusal(answered: Answered) -> int | None:
+    return answered.status if answered.status in (401, 403) else None
+
+
+def need_of(method: str, path: str) -> str | None:
+    """What a request needs; None where no route takes the method. A path may fit another's pattern, too."""
+    method = "GET" if method == "HEAD" else method
+    if (method, path) in NEEDS:
+        return NEEDS[method, path]
+    asked = place(path, OWN).partition("?")[0]
+    for (other, wide), need in NEEDS.items():
+        if other == method and re.fullmatch(re.sub(r"{\w+(:\w+)?}", "[^/]+", wide), asked):
+            return need
+    return None
+
+
+def place(path: str, model: str) -> str:
+    found = re.sub(r"{(\w+)(:\w+)?}", lambda one: model if one[1] == "model" else "1", path)
+    return f"{found}?model={model}" if path in NAMES_MODEL_IN_QUERY else found
+
+
+def test_every_route_says_what_it_needs_and_stands_in_the_table(app: Gated) -> None:
+    routes = routes_of(app.app)
+    assert [one for one in routes if not isinstance(one, DescribedRoute | GuardedWebSocketRoute)] == []
+    found = {(one.method, one.path) for one in routes if isinstance(one, DescribedRoute)}
+    assert found - set(NEEDS) == set(), "write down what these need"
+    assert set(NEEDS) - found == set(), "these are gone"
+    assert {one.path for one in routes if isinstance(one, GuardedWebSocketRoute)} == set(SOCKETS)
+    assert all(one.methods == {one.method} | ({"HEAD"} if one.method == "GET" else set()) for one in routes
+               if isinstance(one, DescribedRoute))  # fmt: skip
+
+
+def test_every_method_of_grpc_stands_in_the_table() -> None:
+    services = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"])
+    assert {f"/{one.full_name}/{method.name}" for one in services for method in one.methods} == set(CALLS)
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_a_role_gets_what_it_is_granted_and_nothing_else_over_http(
+    app: Gated, askers: dict[str, Headers], who: str
+) -> None:
+    """ASVS 8.2.1, 8.2.2, 8.2.3, 8.3.1; cases A5, H8."""
+    paths = sorted({path for _, path in NEEDS})
+
+    async def run() -> list[str]:
+        wrong = []
+        for path in paths:
+            for method in METHODS:
+                need = need_of(method, path)
+                for model in (OWN, OTHERS) if need is not None else (OWN,):
+                    body = b"" if method in ("GET", "HEAD") else BODIES.get((method, path), NONSENSE)
+                    headers = {**askers[who], **({"content-type": "application/json"} if body else {})}
+                    answered = await app.ask(method, place(path, model), headers, body)
+                    if need is None:
+                        is_right = answered.status == 405
+                    else:
+                        is_right = (refusal(answered) == expected(who, need, model) and answered.status < 500) or (
+                            need == "health" and answered.status == 503
+                        )
+                    if not is_right:
+                        wrong.append(f"{method} {path} of {model}: {answered.status} {answered.body[:120]!r}")
+        return wrong
+
+    assert asyncio.run(run()) == []
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_a_role_gets_what_it_is_granted_and_nothing_else_over_websockets(
+    app: Gated, askers: dict[str, Headers], who: str
+) -> None:
+    """ASVS 8.2.1, 8.2.2; case A5."""
+
+    async def run() -> list[str]:
+        wrong = []
+        for path, need in SOCKETS.items():
+            for model in (OWN, OTHERS):
+                status = await app.open_socket(place(path, model), askers[who])
+                # No model is served here: whoever may ask is told so.
+                if status != (expected(who, need, model) or 404):
+                    wrong.append(f"{path} of {model}: {status}")
+        return wrong
+
+    assert asyncio.run(run()) == []
+
+
+# --- gRPC ------------------------------------------------------------------------------------------------------------
+
+# Keys may not change access or read the audit log: those roles are for people, who have no way in here.
+KEYS = ["nobody", "nonsense", *(f"{role}{where}" for role in ("viewer", "predictor", "operator", "deployer")
+                               for where in ("", "@team-a-*"))]  # fmt: skip
+REFUSED = {grpc.StatusCode.UNAUTHENTICATED: 401, grpc.StatusCode.PERMISSION_DENIED: 403}
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def grpc_request(route: str, model: str) -> bytes:
+    """A request that names a model, and that is refused for another reason where it would change something."""
+    from shipsight.serve.grpc.messages import message
+
+    name = route.rpartition("/")[2]
+    if route.startswith("/grpc.health"):
+        return b""
+    request = message(f"{name.replace('ModelStreamInfer', 'ModelInfer')}Request")()
+    for field in ("name", "model_name"):
+        if field in request.DESCRIPTOR.fields_by_name:
+            setattr(request, field, model)
+    if name in ("RepositoryModelLoad", "RepositoryModelUnload"):
+        request.parameters["nonsense"].bool_param = True
+    return bytes(request.SerializeToString())
+
+
+async def call(channel: Any, route: str, request: bytes, metadata: list[tuple[str, str]]) -> grpc.StatusCode:
+    """Calls a method as its clients do, and returns how it ended; a stream without end, how it began."""
+    try:
+        if route.endswith("Watch"):
+            watching = channel.unary_stream(route)(request, metadata=metadata)
+            await watching.read()
+            if watching.done():
+                return await watching.code()
+            watching.cancel()
+        elif route.endswith("ModelStreamInfer"):
+            async for _ in channel.stream_stream(route)(iter([request]), metadata=metadata):
+                continue
+        else:
+            await channel.unary_unary(route)(request, metadata=metadata)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+def test_a_role_gets_what_it_is_granted_and_nothing_else_over_grpc(app: Gated) -> None:
+    """ASVS 8.2.1, 8.2.2; case A5."""
+    shown: dict[str, list[tuple[str, str]]] = {"nobody": [], "nonsense": [("authorization", "Bearer ssk_0_nonsense")]}
+    for number, who in enumerate(KEYS[2:]):
+        shown[who] = list(app.key(f"grpc{number}", who).items())
+
+    async def run() -> list[str]:
+        wrong, port = [], free_port()
+        server = GrpcServer(app.protocol, app.metrics, host="127.0.0.1", port=port, logs_requests=False)
+        await server.start()
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                for who in KEYS:
+                    for route, need in CALLS.items():
+                        for model in (OWN, OTHERS):
+                            code = await call(channel, route, grpc_request(route, model), shown[who])
+                            if REFUSED.get(code) != expected(who, need, model) or code is grpc.StatusCode.INTERNAL:
+                                wrong.append(f"{who} {route} of {model}: {code.name}")
+        finally:
+            await server.stop(1)
+        return wrong
+
+    assert asyncio.run(run()) == []
+
+
+# --- what is recorded -------------------------------------------------------------------------------------------------
+
+
+def test_every_refusal_and_every_change_is_an_event(app: Gated, askers: dict[str, Headers]) -> None:
+    """ASVS 16.3.2, 16.3.3."""
+
+    async def run() -> None:
+        app.events.events.clear()
+        path = f"/v1/models/{OTHERS}/rollout/promote"
+        assert (await app.ask("POST", path, askers["viewer"], NONSENSE)).status == 403
+        assert (await app.ask("POST", path, askers["deployer"], NONSENSE)).status == 400
+
+    asyncio.run(run())
+    (refused,), (allowed,) = app.events.of(EventKind.REFUSED), app.events.of(EventKind.ALLOWED)
+    assert (refused.why, refused.subject, refused.address) == ("forbidden", f"model:{OTHERS}", "192.0.2.1")
+    assert refused.details == {"action": "rollout.promote", "route": "POST /v1/models/{model}/rollout/promote"}
+    assert (allowed.subject, allowed.details["action"]) == (f"model:{OTHERS}", "rollout.promote")
+    assert refused.actor.startswith("person:user")
+
+
+def test_what_cannot_be_recorded_is_not_done(app: Gated, askers: dict[str, Headers]) -> None:
+    """ASVS 16.5.3."""
+    app.events.fails = True
+    try:
+        answered = asyncio.run(app.ask("POST", f"/v1/models/{OWN}/rollout/promote", askers["deployer"], NONSENSE))
+    finally:
+        app.events.fails = False
+    assert answered.status == 500
