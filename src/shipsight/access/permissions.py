@@ -229,7 +229,7 @@ class Rights:
             model: that it is done to; None for one that concerns no single model, which needs a grant on all.
         """
         return any(
-            action in actions and (grant.models == ALL_MODELS if model is None else grant.covers(model))
+            action in actions and ("*" in grant.models if model is None else grant.covers(model))
             for actions, grant in self.grants
         )
 
