@@ -182,5 +182,7 @@ def test_raw_tensors_need_a_variant_that_takes_them(scheduler: Scheduler, digits
         model.runners.pop(name).close()
     with pytest.raises(NotFoundError, match="raw tensors"):
         find_endpoint(models, "digits")
-    assert [name for name, _ in list_endpoints(models)] == ["digits_image"]
+    # Whether building kept a variant that takes pixels is chance; of a model without any, both names are told.
+    names = ["digits_image"] if model.runners else ["digits", "digits_image"]
+    assert [name for name, _ in list_endpoints(models)] == names
     models.close()
