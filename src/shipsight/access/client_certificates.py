@@ -11,40 +11,36 @@ that tells more. Stable. Source: OWASP ASVS 5.0, 12.1.3.
 from __future__ import annotations
 
 import builtins
-import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from shipsight.access import grants as granting
 from shipsight.access.events import Event, EventKind, EventSink, Outcome
-from shipsight.access.machine_grants import check_name, machine_rights_in, told_grants_in
+from shipsight.access.machines import check_name, keep_use, machine_rights_in, told_grants_in
 from shipsight.access.permissions import NO_RIGHTS, Action, Grant
 from shipsight.access.principal import Certificate, Principal, PrincipalKind, certificate_principal
 from shipsight.access.quotas import parse_limits
 from shipsight.access.store import Database, grow_revision, tables
 from shipsight.access.tokens import is_id, new_id
-from shipsight.errors import AuthenticationError, EnvironmentLackError, NotFoundError, UsageError
+from shipsight.errors import AuthenticationError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from shipsight.access.directory import Directory
 
-__all__ = ["FIELDS", "USED_S", "ClientCertificates", "KnownCertificate"]
+__all__ = ["FIELDS", "ClientCertificates", "KnownCertificate"]
 
 FIELDS = ("sha256", "subject", "name")
 """What a certificate may be known by, the surest first."""
 
-USED_S = 60.0
-"""Seconds for which a use is not told again."""
 
 _KINDS = ("certificate", "device")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ALTERNATIVE = re.compile(r"(DNS|URI|email|IP):\S{1,512}")
-_log = logging.getLogger("shipsight.access")
 
 
 @dataclass(frozen=True)
@@ -209,7 +205,7 @@ class ClientCertificates:
             principal = certificate_principal(certificate)
             self._refused(principal, "unknown" if row is None else "revoked")
             return principal
-        self._tell_use(row, now)
+        keep_use(self._db, tables.certificates, row, now)
         return replace(
             certificate_principal(certificate),
             kind=PrincipalKind(row.kind),
@@ -227,24 +223,6 @@ class ClientCertificates:
         if row is None:
             raise NotFoundError("no such certificate", got=entry[:80])
         return row
-
-    def _tell_use(self, row: Any, now: datetime) -> None:  # noqa: ANN401 - a row
-        before = now - timedelta(seconds=USED_S)
-        if row.used_at is not None and row.used_at > before:
-            return
-        table = tables.certificates
-        try:
-            with self._db.write() as connection:
-                connection.execute(
-                    update(table)
-                    .where(table.c.id == row.id, or_(table.c.used_at.is_(None), table.c.used_at <= before))
-                    .values(used_at=now)
-                )
-        except EnvironmentLackError as error:
-            # When it was last shown is told for people who tidy up; no request is refused for it.
-            _log.warning(
-                "the use of a certificate was not kept", extra={"shipsight": {"id": row.id, "why": str(error)}}
-            )
 
     def _changed(
         self, connection: Connection, kind: EventKind, actor: Principal, entry: str, details: dict[str, Any]

@@ -12,7 +12,17 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, and_, delete, insert, or_, select
 
-from shipsight.access.permissions import ALL_MODELS, NO_RIGHTS, ROLES, Action, Grant, Rights, Role
+from shipsight.access.permissions import (
+    ALL_MODELS,
+    AUDIT_ACTIONS,
+    HUMAN_ACTIONS,
+    NO_RIGHTS,
+    ROLES,
+    Action,
+    Grant,
+    Rights,
+    Role,
+)
 from shipsight.access.principal import Principal
 from shipsight.access.store import grow_revision
 from shipsight.access.store.tables import api_keys, certificates, grants, roles, sessions, users
@@ -36,8 +46,6 @@ __all__ = [
 HOLDERS = ("user", "key", "certificate", "group")
 _MACHINES = ("key", "certificate")
 _LONGEST_GROUP = 256
-_AUDIT = frozenset({Action.AUDIT_READ, Action.AUDIT_REVIEW})
-_NOT_FOR_MACHINES = _AUDIT | {Action.ACCESS_READ, Action.ACCESS_CHANGE}
 
 
 def roles_in(connection: Connection) -> dict[str, Role]:
@@ -84,11 +92,11 @@ def check_together(kind: str, rights: Rights) -> None:
         UsageError: they are such.
     """
     actions = {action for allowed, _ in rights.grants for action in allowed}
-    if kind in _MACHINES and actions & _NOT_FOR_MACHINES:
+    if kind in _MACHINES and actions & HUMAN_ACTIONS:
         raise UsageError(
-            "only people may be granted this", where="grants", got=", ".join(sorted(actions & _NOT_FOR_MACHINES))
+            "only people may be granted this", where="grants", got=", ".join(sorted(actions & HUMAN_ACTIONS))
         )
-    if actions & _AUDIT and any(action.changes for action in actions):
+    if actions & AUDIT_ACTIONS and any(action.changes for action in actions):
         raise UsageError("who reads the audit log may change nothing", where="grants")
 
 
@@ -107,7 +115,7 @@ def _apart(rights: Rights) -> Rights:
     """What is changed by itself may add up with groups, or with a role that changed: then the audit log stays shut."""
     if not any(action.changes for actions, _ in rights.grants for action in actions):
         return rights
-    return Rights(tuple((actions - _AUDIT, grant) for actions, grant in rights.grants))
+    return Rights(tuple((actions - AUDIT_ACTIONS, grant) for actions, grant in rights.grants))
 
 
 def administrators_in(connection: Connection) -> dict[str, bool]:

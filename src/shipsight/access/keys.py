@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import builtins
 import hmac
-import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from shipsight.access import grants as granting
 from shipsight.access.events import Event, EventKind, EventSink, Outcome
-from shipsight.access.machine_grants import check_name, machine_rights_in, told_grants_in
+from shipsight.access.machines import check_name, keep_use, machine_rights_in, told_grants_in
 from shipsight.access.permissions import NO_RIGHTS, Action, Grant, Rights
 from shipsight.access.principal import Principal, PrincipalKind
 from shipsight.access.quotas import parse_limits
@@ -31,7 +30,6 @@ from shipsight.access.store import Database, grow_revision, tables
 from shipsight.access.tokens import digest, is_id, new_id, new_token
 from shipsight.errors import (
     AuthenticationError,
-    EnvironmentLackError,
     ForbiddenError,
     NotFoundError,
     StepUpError,
@@ -41,15 +39,12 @@ from shipsight.errors import (
 if TYPE_CHECKING:
     from shipsight.access.directory import Directory
 
-__all__ = ["MOST_OVERLAP_S", "USED_S", "ApiKey", "Keys"]
+__all__ = ["MOST_OVERLAP_S", "ApiKey", "Keys"]
 
 MOST_OVERLAP_S = 30 * 86400.0
-USED_S = 60.0
-"""Seconds for which a use is not told again."""
 
 _FORM = re.compile(r"ssk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 _NOBODYS = bytes(32)  # no secret has it as its hash
-_log = logging.getLogger("shipsight.access")
 
 
 @dataclass(frozen=True)
@@ -272,7 +267,7 @@ class Keys:
         if not is_current:
             until = row.previous_until if until is None else min(until, row.previous_until)
         principal = self._principal(row, held, until, now, is_out=is_out)
-        self._tell_use(row, now)
+        keep_use(self._db, tables.api_keys, row, now)
         return principal, until
 
     def still(self, key_id: str) -> tuple[Principal, datetime | None] | None:
@@ -305,22 +300,6 @@ class Keys:
             return row
         actor.require(Action.ACCESS_CHANGE)
         return _found(row, key_id)
-
-    def _tell_use(self, row: Any, now: datetime) -> None:  # noqa: ANN401 - a row
-        before = now - timedelta(seconds=USED_S)
-        if row.used_at is not None and row.used_at > before:
-            return
-        keys = tables.api_keys
-        try:
-            with self._db.write() as connection:
-                connection.execute(
-                    update(keys)
-                    .where(keys.c.id == row.id, or_(keys.c.used_at.is_(None), keys.c.used_at <= before))
-                    .values(used_at=now)
-                )
-        except EnvironmentLackError as error:
-            # When it was last used is told for people who tidy up; no request is refused for it.
-            _log.warning("the use of a key was not kept", extra={"shipsight": {"key": row.id, "why": str(error)}})
 
     def _changed(
         self, connection: Connection, kind: EventKind, actor: Principal, key_id: str, details: dict[str, Any]

@@ -18,7 +18,19 @@ from typing import Any
 
 from shipsight.errors import UsageError
 
-__all__ = ["ALL_MODELS", "NO_RIGHTS", "OPEN_RIGHTS", "ROLES", "Action", "Grant", "Rights", "Role", "check_models"]
+__all__ = [
+    "ALL_MODELS",
+    "AUDIT_ACTIONS",
+    "HUMAN_ACTIONS",
+    "NO_RIGHTS",
+    "OPEN_RIGHTS",
+    "ROLES",
+    "Action",
+    "Grant",
+    "Rights",
+    "Role",
+    "check_models",
+]
 
 ALL_MODELS = ("*",)
 
@@ -73,7 +85,10 @@ _CHANGING = frozenset(
     }
 )
 _SENSITIVE = frozenset({Action.ROLLOUT_PROMOTE, Action.DATA_EXPORT, Action.KEYS_RELEASE, Action.ACCESS_CHANGE})
-_AUDIT = frozenset({Action.AUDIT_READ, Action.AUDIT_REVIEW})
+AUDIT_ACTIONS = frozenset({Action.AUDIT_READ, Action.AUDIT_REVIEW})
+"""Those of who reviews what others did."""
+HUMAN_ACTIONS = AUDIT_ACTIONS | {Action.ACCESS_READ, Action.ACCESS_CHANGE}
+"""Those that are for people alone."""
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _PATTERN = re.compile(r"[A-Za-z0-9._*?-]{1,128}")
 
@@ -98,7 +113,7 @@ class Role:
             raise UsageError("not a name of a role", where="role", expected="a-z, 0-9 and -", got=repr(self.name))
         if not self.actions:
             raise UsageError("a role that allows nothing", where=self.name)
-        if self.actions & _AUDIT and self.actions & _CHANGING:
+        if self.actions & AUDIT_ACTIONS and self.actions & _CHANGING:
             raise UsageError(
                 "a role that reads the audit log may change nothing",
                 where=self.name,
@@ -108,7 +123,7 @@ class Role:
     @property
     def needs_factors(self) -> bool:
         """Whether people who hold it need a second factor."""
-        return any(one.changes for one in self.actions) or bool(self.actions & _AUDIT)
+        return any(one.changes for one in self.actions) or bool(self.actions & AUDIT_ACTIONS)
 
     @classmethod
     def from_dict(cls, name: str, told: object) -> Role:
@@ -229,7 +244,7 @@ class Rights:
             model: that it is done to; None for one that concerns no single model, which needs a grant on all.
         """
         return any(
-            action in actions and ("*" in grant.models if model is None else grant.covers(model))
+            action in actions and (grant.models == ALL_MODELS if model is None else grant.covers(model))
             for actions, grant in self.grants
         )
 
@@ -240,7 +255,7 @@ class Rights:
     @property
     def needs_factors(self) -> bool:
         """Whether a person with these rights needs a second factor."""
-        return any(one.changes or one in _AUDIT for actions, _ in self.grants for one in actions)
+        return any(one.changes or one in AUDIT_ACTIONS for actions, _ in self.grants for one in actions)
 
     def within(self, other: Rights) -> Rights:
         """Returns these rights as far as somebody with the others has them, too: those of a key, within its owner's.
@@ -261,6 +276,8 @@ class Rights:
 
 def _contains(outer: tuple[str, ...], inner: tuple[str, ...]) -> bool:
     """Whether all that inner patterns name is named by outer ones: told only where a pattern is written in the other."""
+    if inner == ALL_MODELS:  # allows what concerns no model, too
+        return outer == ALL_MODELS
     return all(
         any(
             wide in ("*", narrow) or ("*" not in narrow and "?" not in narrow and fnmatchcase(narrow, wide))
