@@ -77,6 +77,44 @@ def small_rate(one: Contender, running: Running, script: Path, seconds: int) -> 
     return requests / duration * 1e6
 
 
+def measure(
+    servers: list[tuple[Contender, Running]], folder: Path, *, rounds: int, seconds: int
+) -> dict[str, list[float]]:
+    """Fills in what the contenders measured; returns their rates of requests that need no model."""
+    script, small = folder / "load.lua", folder / "small.lua"
+    script.write_text(WRK, encoding="utf-8")
+    small.write_text(SMALL, encoding="utf-8")
+    rates: dict[str, list[float]] = {one.title: [] for one, _ in servers}
+    for one, running in servers:
+        load(one, running, script, 8, 3)
+    for turn in range(rounds):
+        # Each goes first in turn, so that what else this machine does falls on both.
+        for one, running in servers if turn % 2 else servers[::-1]:
+            rate, p50, p99 = load(one, running, script, 8, seconds)
+            one.rates.append(rate)
+            one.p50_ms.append(p50)
+            one.p99_ms.append(p99)
+            one.lone_ms.append(load(one, running, script, 1, max(1, seconds // 2))[1])
+            rates[one.title].append(small_rate(one, running, small, max(1, seconds // 4)))
+    return rates
+
+
+def table(contenders: list[Contender], rates: dict[str, list[float]]) -> list[str]:
+    first = contenders[0]
+    lines = [
+        "| server | images/s, 8 connections | of the open one | p50 ms | p99 ms | lone request, ms | `GET /v1/models` a second | of the open one |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in contenders:
+        share = [rate / other for rate, other in zip(one.rates, first.rates, strict=True)]
+        small_share = [rate / other for rate, other in zip(rates[one.title], rates[first.title], strict=True)]
+        lines.append(
+            f"| {one.title} | {spread(one.rates)} | {spread(share, 3)} | {spread(one.p50_ms)} | {spread(one.p99_ms)} | "
+            f"{spread(one.lone_ms)} | {spread(rates[one.title], 0)} | {spread(small_share, 3)} |"
+        )
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
@@ -88,9 +126,6 @@ def main() -> None:
     begin_load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        script, small = folder / "load.lua", folder / "small.lua"
-        script.write_text(WRK, encoding="utf-8")
-        small.write_text(SMALL, encoding="utf-8")
         bodies = []
         for position, path in enumerate(sorted(arguments.images.glob("*.jpg"))[:16]):
             bodies.append(folder / f"{position}.jpg")
@@ -103,35 +138,13 @@ def main() -> None:
             start("open", arguments.bundle, bodies, plain, None),
             start("API key", arguments.bundle, bodies, asked, secret),
         ]
-        rates: dict[str, list[float]] = {one.title: [] for one, _ in servers}
         try:
-            for one, running in servers:
-                load(one, running, script, 8, 3)
-            for turn in range(arguments.rounds):
-                # Each goes first in turn, so that what else this machine does falls on both.
-                for one, running in servers if turn % 2 else servers[::-1]:
-                    rate, p50, p99 = load(one, running, script, 8, arguments.seconds)
-                    one.rates.append(rate)
-                    one.p50_ms.append(p50)
-                    one.p99_ms.append(p99)
-                    one.lone_ms.append(load(one, running, script, 1, max(1, arguments.seconds // 2))[1])
-                    rates[one.title].append(small_rate(one, running, small, max(1, arguments.seconds // 4)))
+            rates = measure(servers, folder, rounds=arguments.rounds, seconds=arguments.seconds)
         finally:
             for _, running in servers:
                 running.stop()
-    first = servers[0][0]
     lines = [
-        "| server | images/s, 8 connections | of the open one | p50 ms | p99 ms | lone request, ms | `GET /v1/models` a second | of the open one |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for one, _ in servers:
-        share = [rate / other for rate, other in zip(one.rates, first.rates, strict=True)]
-        small_share = [rate / other for rate, other in zip(rates[one.title], rates[first.title], strict=True)]
-        lines.append(
-            f"| {one.title} | {spread(one.rates)} | {spread(share, 3)} | {spread(one.p50_ms)} | {spread(one.p99_ms)} | "
-            f"{spread(one.lone_ms)} | {spread(rates[one.title], 0)} | {spread(small_share, 3)} |"
-        )
-    lines += [
+        *table([one for one, _ in servers], rates),
         "",
         f"{arguments.rounds} rounds of {arguments.seconds} s; load average before the first: {begin_load:.2f}. Machine: {cpu_class()}, "
         f"{os.cpu_count()} cores. shipsight {shipsight.__version__}.",

@@ -221,17 +221,8 @@ def main() -> None:
     random.seed(0)
     images = [jpeg(subject) for subject in range(8)]
     model = open_bundle(arguments.bundle).card.name
-    command = [
-        sys.executable,
-        "-m",
-        "shipsight",
-        "serve",
-        str(arguments.bundle),
-        "--port",
-        "0",
-        "--json",
-        "--no-access-log",
-    ]
+    command = [sys.executable, "-m", "shipsight", "serve", str(arguments.bundle)]
+    command += ["--port", "0", "--json", "--no-access-log"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

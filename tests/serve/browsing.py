@@ -39,6 +39,8 @@ class Tab:
         self.complaints: list[str] = []
         for domain in ("Page", "Runtime", "DOM", "Log"):
             self.call(f"{domain}.enable")
+        # What has the focus shows it only in a page that has it, too; several windows may be open.
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         number = next(self._numbers)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -153,3 +154,22 @@ class Browser:
     def again(self) -> Browser:
         """Another browser of the same person, signed in nowhere."""
         return Browser(self.url, self.seed, self.codes, self.last_step)
+
+
+names = (f"person-{number}" for number in itertools.count())
+
+
+def add(admin: Browser, *grants: str) -> tuple[str, str]:
+    """Adds somebody; returns their name and the code of their invitation."""
+    name = next(names)
+    told = admin.done("POST", "users", {"name": name, "grants": list(grants)})
+    return name, told["code"]
+
+
+def somebody(admin: Browser, *grants: str) -> tuple[str, Browser]:
+    """Somebody who has signed in for the first time, with a second factor where their rights need one."""
+    name, code = add(admin, *grants)
+    browser = Browser(admin.url)
+    if browser.accept(code) == "enrol":
+        browser.enrol()
+    return name, browser

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,45 +11,24 @@ from typing import Any
 import httpx
 import pyotp
 import pytest
+from tests.serve.access_bodies import GOOD, ROUTES, WITH_BODY, WRONG, path_of, told_route
 from tests.serve.conftest import Served
-from tests.serve.people import OTHER_PASSWORD, PASSWORD, SEEN_WITHIN_S, Browser, Place, close_browsers, started_place
+from tests.serve.people import (
+    OTHER_PASSWORD,
+    PASSWORD,
+    SEEN_WITHIN_S,
+    Browser,
+    Place,
+    add,
+    close_browsers,
+    names,
+    somebody,
+    started_place,
+)
 
-from shipsight.serve.http.access_account import ACCOUNT_ROUTES
 from shipsight.serve.http.access_administration import ADMINISTRATION_ROUTES
 from shipsight.serve.http.access_edge import AccessRoute
-from shipsight.serve.http.access_fields import Field, FieldKind
-from shipsight.serve.http.access_sign_in import SIGN_IN_ROUTES
-
-ROUTES = (*SIGN_IN_ROUTES, *ACCOUNT_ROUTES, *ADMINISTRATION_ROUTES)
-WITH_BODY = [one for one in ROUTES if one.method in ("POST", "PUT", "PATCH")]
-WRONG: dict[FieldKind, list[Any]] = {
-    FieldKind.TEXT: [7, True, ["a"], {"a": 1}, "a\0b", "a" * 1001, "\ud800"],
-    FieldKind.FLAG: ["true", 1, []],
-    FieldKind.NUMBER: ["1", True, [1]],
-    FieldKind.TEXTS: ["viewer", [1], ["a\0b"], {"viewer": "*"}, ["viewer"] * 201],
-    FieldKind.MAPPING: ["{}", [], 3],
-    FieldKind.TIME: ["2030-01-01", "2030-01-01T00:00:00", "tomorrow", 3, "9999-99-99T00:00:00Z"],
-}
-GOOD: dict[FieldKind, Any] = {
-    FieldKind.TEXT: "text",
-    FieldKind.FLAG: True,
-    FieldKind.NUMBER: 60,
-    FieldKind.TEXTS: ["viewer"],
-    FieldKind.MAPPING: {},
-    FieldKind.TIME: "2030-01-01T00:00:00Z",
-}
-names = (f"person-{number}" for number in itertools.count())
-
-
-def told_route(one: AccessRoute) -> str:
-    return f"{one.method} {one.path}"
-
-
-def path_of(one: AccessRoute) -> str:
-    for name in ("user", "role", "key", "certificate", "session", "passkey", "group"):
-        one_path = one.path.replace(f"{{{name}}}", "nobody")
-        one = AccessRoute(one.method, one_path, one.summary, one.handler, one.needs)
-    return one.path
+from shipsight.serve.http.access_fields import Field
 
 
 @pytest.fixture(scope="module")
@@ -82,22 +60,6 @@ def admin(place: Place, ada: Browser) -> Browser:
     if ada.learn()["kind"] != "person":
         ada.sign_in("ada")
     return ada
-
-
-def add(admin: Browser, *grants: str) -> tuple[str, str]:
-    """Adds somebody; returns their name and the code of their invitation."""
-    name = next(names)
-    told = admin.done("POST", "users", {"name": name, "grants": list(grants)})
-    return name, told["code"]
-
-
-def somebody(admin: Browser, *grants: str) -> tuple[str, Browser]:
-    """Somebody who has signed in for the first time, with a second factor where their rights need one."""
-    name, code = add(admin, *grants)
-    browser = Browser(admin.url)
-    if browser.accept(code) == "enrol":
-        browser.enrol()
-    return name, browser
 
 
 # --- signing in ---

@@ -338,21 +338,22 @@ def grpc_request(route: str, model: str) -> bytes:
     return bytes(request.SerializeToString())
 
 
-async def call(channel: Any, route: str, request: bytes, metadata: list[tuple[str, str]]) -> grpc.StatusCode:
-    """Calls a method as its clients do, and returns how it ended; a stream without end, how it began."""
+def call(channel: grpc.Channel, route: str, request: bytes, metadata: list[tuple[str, str]]) -> grpc.StatusCode:
+    """Calls a method as its clients do, and returns how it ended; a stream without end, how it began.
+
+    Not by gRPC's asyncio client: a stream that is refused while it still sends ends as INTERNAL there, now and then.
+    """
     try:
         if route.endswith("Watch"):
             watching = channel.unary_stream(route)(request, metadata=metadata)
-            await watching.read()
-            if watching.done():
-                return await watching.code()
+            next(watching)
             watching.cancel()
         elif route.endswith("ModelStreamInfer"):
-            async for _ in channel.stream_stream(route)(iter([request]), metadata=metadata):
+            for _ in channel.stream_stream(route)(iter([request]), metadata=metadata):
                 continue
         else:
-            await channel.unary_unary(route)(request, metadata=metadata)
-    except grpc.aio.AioRpcError as error:
+            channel.unary_unary(route)(request, metadata=metadata)
+    except grpc.RpcError as error:
         return error.code()
     return grpc.StatusCode.OK
 
@@ -368,11 +369,12 @@ def test_a_role_gets_what_it_is_granted_and_nothing_else_over_grpc(app: Gated) -
         server = GrpcServer(app.protocol, app.metrics, host="127.0.0.1", port=port, logs_requests=False)
         await server.start()
         try:
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
                 for who in KEYS:
                     for route, need in CALLS.items():
                         for model in (OWN, OTHERS):
-                            code = await call(channel, route, grpc_request(route, model), shown[who])
+                            request = grpc_request(route, model)
+                            code = await asyncio.to_thread(call, channel, route, request, shown[who])
                             if REFUSED.get(code) != expected(who, need, model) or code is grpc.StatusCode.INTERNAL:
                                 wrong.append(f"{who} {route} of {model}: {code.name}")
         finally:

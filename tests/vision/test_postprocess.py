@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from functools import partial
 
+import cv2
 import numpy as np
 import pytest
 
@@ -180,20 +182,32 @@ def test_predictions_are_refused_when_a_variant_overflows(make_card):
         run(raw(card, (3, (np.nan, 30, 20, 20), (0.9, 0, 0), ())), card)
 
 
-def test_postprocessing_a_detector_takes_well_below_a_millisecond_in_best_class_form(make_card):
+def test_postprocessing_a_detector_costs_little_beside_decoding_its_image(make_card):
     card = make_card(classes=80, size_hw=(640, 640))
     rng = np.random.default_rng(0)
     boxes = (rng.random((1, 8400, 4)) * 300).astype(np.float32)
-    scores = (rng.random((1, 8400)) ** 60).astype(np.float32)
-    outputs = {"boxes": boxes, "scores": scores, "class_ids": rng.integers(0, 80, (1, 8400)).astype(np.int32)}
-    assert 100 < (scores > 0.25).sum() < 300
+    best = (rng.random((1, 8400)) ** 60).astype(np.float32)
+    assert 100 < (best > 0.25).sum() < 300
+    class_ids = rng.integers(0, 80, (1, 8400)).astype(np.int32)
+    scores = np.zeros((80, 8400), np.float32)
+    scores[class_ids[0], np.arange(8400)] = best[0]
+    given = {
+        OutputForm.RAW: {"output0": np.concatenate([boxes.transpose(0, 2, 1), scores[None]], axis=1)},
+        OutputForm.BEST_CLASS: {"boxes": boxes, "scores": best, "class_ids": class_ids},
+    }
     geometry = Geometry((480, 640), (640, 640), (1.0, 1.0), pad_left=0, pad_top=80)
-    times = []
-    for _ in range(200):
-        start = time.thread_time()
-        run(outputs, card, form=OutputForm.BEST_CLASS, geometry=geometry)
-        times.append(time.thread_time() - start)
-    assert min(times) < 1e-3  # CPU time of the calmest run: the machine may be busy
+    _, jpeg = cv2.imencode(".jpg", rng.integers(0, 255, (480, 640, 3), np.uint8))
+    work = {form: partial(run, outputs, card, form=form, geometry=geometry) for form, outputs in given.items()}
+    work["decode"] = partial(cv2.imdecode, jpeg, cv2.IMREAD_COLOR)
+    times = {what: [] for what in work}
+    for _ in range(100):
+        for what, do in work.items():
+            start = time.thread_time()
+            do()
+            times[what].append(time.thread_time() - start)
+    # Of each the calmest, in turn: the machine may be slow or busy.
+    calmest = {what: min(taken) for what, taken in times.items()}
+    assert max(calmest[form] for form in given) < 0.5 * calmest["decode"], calmest
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,18 @@ def test_half_moves_every_convolution_but_the_first() -> None:
     assert floats[0] == next(iter(types))
 
 
+@pytest.mark.parametrize("model", [yolov8_model(extras=4, protos=True), classify_model()], ids=["segment", "classify"])
+def test_half_never_goes_to_float32_and_back_between_its_layers(model: bytes) -> None:
+    graph = onnx.load_model_from_string(onnx_to_fp16(model)).graph
+    returned: set[str] = set()  # all that hangs on a tensor which was half and is float32 again
+    for node in graph.node:
+        to = next((one.i for one in node.attribute if one.name == "to"), None)
+        if (node.op_type == "Cast" and to == onnx.TensorProto.FLOAT) or not returned.isdisjoint(node.input):
+            assert to != _HALF, node.name
+            returned.update(node.output)
+    assert returned
+
+
 def test_half_keeps_inputs_and_outputs_as_they_were() -> None:
     before = onnx.load_model_from_string(trim_onnx(yolov8_model(extras=5), card_of(Head.YOLOV8)))
     after = onnx.load_model_from_string(onnx_to_fp16(before.SerializeToString()))

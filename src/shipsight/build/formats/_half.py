@@ -60,20 +60,20 @@ def onnx_to_fp16(model: bytes, *, probe: NDArray[Any] | None = None) -> bytes:
 
 def _region(editor: OnnxEditor) -> list[Any]:
     """Returns the nodes to move: between the first convolutions and the last ones, in graph order."""
-    weighted = [node for node in editor.graph.node if _is_heavy(editor, node)]
+    nodes = list(editor.graph.node)  # checked to be in topological order
+    weighted = {place for place, node in enumerate(nodes) if _is_heavy(editor, node)}
     after: set[str] = set()
     moved: set[int] = set()
-    for node in editor.graph.node:  # checked to be in topological order
-        is_after = any(name in after for name in node.input)
-        if is_after or any(node is each for each in weighted):
+    for place, node in enumerate(nodes):
+        if any(name in after for name in node.input):
+            moved.add(place)
+        if place in moved or place in weighted:
             after.update(node.output)
-        if is_after:
-            moved.add(id(node))
-    needed = {name for node in weighted if id(node) in moved for name in node.input}
+    needed = {name for place in weighted & moved for name in nodes[place].input}
     region: list[Any] = []
-    last = {id(node) for node in weighted}
-    for node in reversed(editor.graph.node):
-        if id(node) in moved and (id(node) in last or needed.intersection(node.output)):
+    for place in sorted(moved, reverse=True):
+        node = nodes[place]
+        if place in weighted or needed.intersection(node.output):
             needed.update(node.input)
             if not _has_subgraph(node) and _is_float(editor, node):
                 region.append(node)
@@ -100,7 +100,6 @@ def _is_float(editor: OnnxEditor, node: Any) -> bool:  # noqa: ANN401 - protobuf
 def _convert(editor: OnnxEditor, region: list[Any]) -> None:
     half_outputs = {name: editor.fresh(f"half/{name}") for node in region for name in node.output if name}
     half_inputs: dict[str, str] = {}
-    inside = {id(node) for node in region}
     for node in region:
         skipped = _FLOAT_ONLY_INPUTS.get(node.op_type, frozenset())
         for i, name in enumerate(node.input):
@@ -114,7 +113,8 @@ def _convert(editor: OnnxEditor, region: list[Any]) -> None:
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to":
                 attribute.i = _HALF
-    outside = {name for node in editor.graph.node if id(node) not in inside for name in node.input}
+    made = set(half_outputs.values())
+    outside = {name for node in editor.graph.node if made.isdisjoint(node.output) for name in node.input}
     outside.update(output.name for output in editor.graph.output)
     skipped_reads = {name for node in region for name in node.input}
     for name, half in half_outputs.items():
