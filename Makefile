@@ -20,7 +20,7 @@ demo: $(VENV)/.build
 	@echo "The report, for a browser: $(CURDIR)/.demo/digits.bundle/report.html"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not alone and not gpu" -n 2 --dist loadfile
 
 # For contributors ----------------------------------------------------------------------------------------------------
 

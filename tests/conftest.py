@@ -14,6 +14,10 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+SLOW_FIXTURES = frozenset({"digits_build", "postgres_server"})
+"""A whole build with data, and a server of PostgreSQL."""
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real models and images, where they lie beside the checkout (or where SHIPSIGHT_SHARED_DATA says)."""
@@ -52,8 +56,12 @@ def _quiet_ultralytics(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["YOLO_OFFLINE"] = "true"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what needs PyTorch and Ultralytics where they are not installed: they are an optional extra."""
+    """Marks what a slow fixture makes slow; skips what needs PyTorch and Ultralytics, an optional extra, where they are missing."""
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
     if all(importlib.util.find_spec(package) is not None for package in ("torch", "ultralytics")):
         return
     reason = pytest.mark.skip(reason="torch and ultralytics are not installed: pip install 'shipsight[ultralytics]'")

@@ -219,6 +219,69 @@ def test_tests_that_security_pages_name_are_there() -> None:
         assert re.search(rf"def {name}\(", (REPOSITORY / "tests" / file).read_text(encoding="utf-8")), f"{file}::{name}"
 
 
+# OWASP ASVS 5.0.0: section -> the level of each of its requirements, in order. Numbers and levels alone, from the release's table.
+ASVS_LEVELS = {
+    "1.1": "22", "1.2": "1111122223", "1.3": "112222222223", "1.4": "222", "1.5": "123",
+    "2.1": "122", "2.2": "112", "2.3": "12223", "2.4": "23",
+    "3.1": "3", "3.2": "113", "3.3": "12223", "3.4": "11222233", "3.5": "11122333", "3.6": "3", "3.7": "22333",
+    "4.1": "12233", "4.2": "23333", "4.3": "22", "4.4": "1222",
+    "5.1": "2", "5.2": "112333", "5.3": "113", "5.4": "222",
+    "6.1": "122", "6.2": "111111112222", "6.3": "11223333", "6.4": "112233", "6.5": "22222333", "6.6": "2223", "6.7": "33", "6.8": "2222",
+    "7.1": "222", "7.2": "1111", "7.3": "22", "7.4": "11222", "7.5": "223", "7.6": "22",
+    "8.1": "1233", "8.2": "1123", "8.3": "133", "8.4": "23",
+    "9.1": "111", "9.2": "1222",
+    "10.1": "22", "10.2": "223", "10.3": "22223", "10.4": "1111122222233333", "10.5": "22222", "10.6": "22", "10.7": "222",
+    "11.1": "2233", "11.2": "22233", "11.3": "11233", "11.4": "1222", "11.5": "23", "11.6": "23", "11.7": "33",
+    "12.1": "12233", "12.2": "11", "12.3": "22223",
+    "13.1": "2333", "13.2": "222223", "13.3": "2233", "13.4": "1222233",
+    "14.1": "22", "14.2": "12223333", "14.3": "122",
+    "15.1": "12233", "15.2": "12233", "15.3": "1222222", "15.4": "3333",
+    "16.1": "2", "16.2": "22222", "16.3": "2222", "16.4": "222", "16.5": "2223",
+    "17.1": "23", "17.2": "22223333", "17.3": "22",
+}  # fmt: skip
+
+
+def asvs_rows() -> list[tuple[list[str], str, str]]:
+    """Returns the rows of the page: which requirements, their levels as written, what is said of them."""
+    page = (REPOSITORY / "docs" / "security" / "asvs.md").read_text(encoding="utf-8")
+    rows = []
+    for which, levels, state in re.findall(r"^\| (\d[\d., to]+?) \| ([123, to]+) \| ([^|]+?) \| ", page, re.MULTILINE):
+        numbers = []
+        for part in which.split(", "):
+            first, _, last = part.partition(" to ")
+            section, _, begin = first.rpartition(".")
+            end = int((last or first).rpartition(".")[2])
+            assert not last or last.startswith(f"{section}."), part
+            numbers += [f"{section}.{one}" for one in range(int(begin), end + 1)]
+        rows.append((numbers, levels, state))
+    return rows
+
+
+def test_asvs_page_has_each_requirement_once_with_its_level() -> None:
+    levels = {f"{section}.{at}": one for section, all_ in ASVS_LEVELS.items() for at, one in enumerate(all_, 1)}
+    assert [list(levels.values()).count(one) for one in "123"] == [70, 183, 92]
+    rows = asvs_rows()
+    told = [number for numbers, _, _ in rows for number in numbers]
+    assert len(told) == len(set(told))
+    assert set(told) <= set(levels)
+    assert {number for number, level in levels.items() if level != "3"} - set(told) == set()
+    for numbers, written, _ in rows:
+        expected = sorted({levels[number] for number in numbers})
+        assert written in (", ".join(expected), f"{expected[0]} to {expected[-1]}"), numbers
+
+
+def test_asvs_page_sums_up_what_its_rows_say() -> None:
+    page = (REPOSITORY / "docs" / "security" / "asvs.md").read_text(encoding="utf-8")
+    summary = page.partition("**Not met**")[2].partition("## V1 ")[0]
+    below = {
+        number
+        for numbers, levels, state in asvs_rows()
+        if levels != "3" and state not in ("met", "does not apply")
+        for number in numbers
+    }
+    assert set(re.findall(r"\d+\.\d+\.\d+", summary)) == below
+
+
 def test_documentation_speaks_of_this_project_alone() -> None:
     for page in PAGES:
         assert "/" + "work/" not in page.read_text(encoding="utf-8"), page

@@ -9,6 +9,7 @@
     |   |   |-- ImageFormatError          a format that is not accepted
     |   |   `-- ImageTooLargeError        more pixels than the limit, told from its header
     |   |-- NotFoundError         nothing of that name is served
+    |   |-- ConflictError         what is to be changed is no longer what the caller saw
     |   |-- TensorError           a tensor of another shape, type or range
     |   |-- CertificateError      a certificate, key or list of authorities that cannot be used
     |   |-- CardError             a card or card file that does not describe a model
@@ -53,6 +54,7 @@ __all__ = [
     "AuthenticationError",
     "CardError",
     "CertificateError",
+    "ConflictError",
     "CorruptError",
     "DatasetError",
     "DeadlineError",
@@ -192,6 +194,12 @@ class NotFoundError(InputError):
     """Nothing of that name is served."""
 
     code = "not-found"
+
+
+class ConflictError(InputError):
+    """What is to be changed is no longer what the caller saw: somebody else changed it meanwhile."""
+
+    code = "conflict"
 
 
 class TensorError(InputError):

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from sqlalchemy.engine import make_url
 from shipsight.access import Event, EventKind
 from shipsight.access.store import Database, metadata, open_database
 
-KINDS = ("sqlite", "postgresql")
+KINDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.slow))
 
 
 @dataclass
@@ -56,13 +56,14 @@ class KeptEvents:
 
 
 class PostgresServer:
-    """A server of PostgreSQL on a unix socket, with a database that has all tables to copy others from."""
+    """A server of PostgreSQL on a unix socket; with `settings` of its own, such as `port=...`, elsewhere, too."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Sequence[str] = (), *, port: int = 5432) -> None:
         self._folder = folder
+        self._socket = f"{folder}/.s.PGSQL.{port}"
         self._numbers = itertools.count(1)
-        self._as_other = _other_user(folder)
-        binaries = _binaries()
+        self._as_other = as_other_user(folder)
+        binaries = binaries_of_postgres()
         data = folder / "data"
         made = subprocess.run(
             [*self._as_other, binaries / "initdb", "--auth=trust", "--username=shipsight", "--no-sync",
@@ -71,7 +72,10 @@ class PostgresServer:
         )  # fmt: skip
         assert made.returncode == 0, made.stdout + made.stderr
         self._log = (folder / "log").open("wb")
-        settings = ("listen_addresses=", f"unix_socket_directories={folder}", "fsync=off", "max_connections=60")
+        settings = (
+            "listen_addresses=", f"unix_socket_directories={folder}", "fsync=off", "max_connections=60",
+            f"port={port}", *settings,
+        )  # fmt: skip
         options = [word for one in settings for word in ("-c", one)]
         self._process = subprocess.Popen(
             [*self._as_other, binaries / "postgres", "-D", data, *options],
@@ -80,12 +84,12 @@ class PostgresServer:
         self._wait()
 
     def url(self, name: str) -> str:
-        return f"postgresql://shipsight@/{name}?unix_sock={self._folder}/.s.PGSQL.5432"
+        return f"postgresql://shipsight@/{name}?unix_sock={self._socket}"
 
     def make_database(self) -> str:
         """Makes an empty database, and returns its URL."""
         name = f"access_{next(self._numbers)}"
-        self._run(f"CREATE DATABASE {name}")
+        self.run(f"CREATE DATABASE {name}")
         return self.url(name)
 
     def stop(self) -> None:
@@ -98,10 +102,9 @@ class PostgresServer:
             self._process.wait()
         self._log.close()
 
-    def _run(self, text: str) -> Any:
-        connection = pg8000.native.Connection(
-            "shipsight", database="postgres", unix_sock=f"{self._folder}/.s.PGSQL.5432"
-        )
+    def run(self, text: str) -> Any:
+        """Runs a statement as who may do everything."""
+        connection = pg8000.native.Connection("shipsight", database="postgres", unix_sock=self._socket)
         try:
             return connection.run(text)
         finally:
@@ -111,7 +114,7 @@ class PostgresServer:
         until = time.monotonic() + 60
         while True:
             try:
-                self._run("SELECT 1")
+                self.run("SELECT 1")
             except (pg8000.native.InterfaceError, pg8000.native.DatabaseError):
                 if self._process.poll() is not None or time.monotonic() > until:
                     pytest.fail((self._folder / "log").read_text())
@@ -120,7 +123,7 @@ class PostgresServer:
                 return
 
 
-def _binaries() -> Path:
+def binaries_of_postgres() -> Path:
     """Returns the folder of PostgreSQL's programs; Debian keeps them out of the path."""
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     found = debian[-1] if debian else shutil.which("postgres")
@@ -129,17 +132,18 @@ def _binaries() -> Path:
     return Path(found).parent
 
 
-def _other_user(folder: Path) -> list[str]:
-    """Returns how to start a program as somebody else, where we are root: PostgreSQL refuses to run as that."""
+def as_other_user(folder: Path) -> list[str]:
+    """Returns how to start a program as somebody else, where we are root: PostgreSQL refuses to run as that; theirs is the folder."""
     # A server whose tests were killed ends, too.
     command = ["setpriv", "--pdeathsig=INT"]
     if os.geteuid() != 0:
         return command
-    shutil.chown(folder, "nobody")
+    for path in (folder, *folder.iterdir()):
+        shutil.chown(path, "nobody")
     return [*command, "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
 
 
-def _quick_folder() -> str:
+def quick_folder() -> str:
     """Returns where files are kept that need not last: in memory where there is room, since databases wait for the disk otherwise."""
     memory = Path("/dev/shm")
     if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 30:
@@ -150,9 +154,9 @@ def _quick_folder() -> str:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """PostgreSQL, started once, as late as it is needed."""
-    _binaries()
+    binaries_of_postgres()
     # Not in pytest's folder: others than its owner may not enter that.
-    folder = Path(tempfile.mkdtemp(prefix="shipsight-pg-", dir=_quick_folder()))
+    folder = Path(tempfile.mkdtemp(prefix="shipsight-pg-", dir=quick_folder()))
     server: PostgresServer | None = None
     try:
         server = PostgresServer(folder)
@@ -185,7 +189,7 @@ def _postgres_tables(postgres_server: PostgresServer) -> Iterator[tuple[str, Eng
 def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """Where a database of each kind is that has all tables and no rows; for what opens it more than once."""
     if request.param == "sqlite":
-        with tempfile.TemporaryDirectory(prefix="shipsight-access-", dir=_quick_folder()) as folder:
+        with tempfile.TemporaryDirectory(prefix="shipsight-access-", dir=quick_folder()) as folder:
             shutil.copy(request.getfixturevalue("_sqlite_tables"), f"{folder}/access.db")
             yield f"sqlite:///{folder}/access.db"
         return

@@ -83,8 +83,8 @@ def make_rooms(database: Database, clock: Clock, events: KeptEvents) -> Rooms:
     directory = Directory(database, events, clock)
     sessions = Sessions(database, directory, events, clock, idle_s=1800, absolute_s=43200, fresh_s=300)
     keys, certificates = (
-        Keys(database, directory, events, clock),
-        ClientCertificates(database, directory, events, clock),
+        Keys(database, events, clock),
+        ClientCertificates(database, events, clock),
     )
     return Rooms(database, events, clock, Seconds(), directory, sessions, keys, certificates)
 
@@ -301,7 +301,8 @@ def test_stream_ends_with_what_let_it_in(rooms: Rooms, who: Authenticator) -> No
     person = who.by_session(session.token)
     assert person is not None
     by_key, by_certificate = who.by_key(text), who.by_certificate(a_certificate(rooms))
-    rooms.keys.revoke(SERVER, key.id)
+    assert who.still(by_key) == by_key
+    rooms.keys.rotate(SERVER, key.id, overlap_s=0)
     rooms.sessions.end(session.token, person[0])
     assert who.still(by_key) is None
     assert who.still(person[0]) is None
@@ -384,7 +385,7 @@ def test_revocation_by_another_process_is_seen_within_a_second(rooms: Rooms, dat
         "from shipsight.access.keys import Keys\n"
         "from shipsight.access.store import open_database\n"
         "db, now = open_database(sys.argv[1]), lambda: datetime.now(UTC)\n"
-        "Keys(db, Directory(db, LoggedEvents(), now), LoggedEvents(), now).revoke(SERVER, sys.argv[2])\n"
+        "Keys(db, LoggedEvents(), now).revoke(SERVER, sys.argv[2])\n"
     )
     with Authenticator(cast("Access", rooms)) as who:
         who.by_key(text)

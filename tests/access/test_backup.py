@@ -27,7 +27,7 @@ from tests.access.conftest import KINDS, Clock, KeptEvents, PostgresServer
 from tests.access.store import rows
 
 from shipsight.access import SERVER, EventKind, Grant, Principal, PrincipalKind, Role
-from shipsight.access.backup import Backup, BackupLock, create_backup, open_backup, restore_backup
+from shipsight.access.backup import Backup, BackupLock, check_backup, create_backup, open_backup, restore_backup
 from shipsight.access.directory import Directory
 from shipsight.access.keys import Keys
 from shipsight.access.permissions import Action
@@ -46,7 +46,7 @@ def inhabit(database: Database, box: SecretBox, clock: Clock, events: KeptEvents
     directory = Directory(database, events, clock)
     user, _ = directory.add_user(SERVER, "ada", display_name="Ada Löve 🛰", grants=[Grant("admin")])
     directory.apply_role(SERVER, Role("labels", frozenset({Action.LABELS_READ})))
-    _, text = Keys(database, directory, events, clock).add(SERVER, "ci", grants=[Grant("labels", ("cars", "ships-*"))])
+    _, text = Keys(database, events, clock).add(SERVER, "ci", grants=[Grant("labels", ("cars", "ships-*"))])
     with database.write() as connection:
         connection.execute(
             insert(tables.totps).values(
@@ -113,7 +113,7 @@ def test_everything_that_lasts_comes_back_in_either_kind_of_database(
     put(target, THERE, backup, clock, events)
     assert held(target, THERE) == before
     directory = Directory(target, events, clock)
-    assert Keys(target, directory, events, clock).authenticate(text).may(Action.LABELS_READ, "ships-2")
+    assert Keys(target, events, clock).authenticate(text).may(Action.LABELS_READ, "ships-2")
     assert directory.user("ada").display_name == "Ada Löve 🛰"
     # And once more around, by the other's own file.
     after = held(target, THERE)
@@ -235,6 +235,29 @@ def test_passphrase_opens_what_it_encrypted(database: Database, clock: Clock, ev
     assert "horse" not in repr(lock)
 
 
+@pytest.mark.parametrize("passphrase", ["correct horse b\udce4ttery", "\ud83d" * 12])
+def test_passphrase_that_is_no_text_is_refused(passphrase: str) -> None:
+    with pytest.raises(UsageError, match="UTF-8"):
+        BackupLock(passphrase=passphrase)
+
+
+def test_damage_is_found_without_what_opens_it(sample: bytes) -> None:
+    """docs/formats/access-backup.md."""
+    check_backup(sample)
+    for place in (30, 60, len(sample) - 1):
+        changed = bytearray(sample)
+        changed[place] ^= 1
+        with pytest.raises(CorruptError):
+            check_backup(bytes(changed))
+    for other, error in (
+        (b"PK" + sample, UsageError),
+        (sample[:60], CorruptError),
+        (sample[:24] + b"\2" + sample[25:], UnsupportedError),
+    ):
+        with pytest.raises(error):
+            check_backup(other)
+
+
 def test_secrets_are_nowhere_to_be_read(database: Database, clock: Clock, events: KeptEvents) -> None:
     """ASVS 14.2.4."""
     inhabit(database, HERE, clock, events)
@@ -285,6 +308,21 @@ def test_nobody_is_replaced_unless_that_is_said(database: Database, clock: Clock
     with pytest.raises(UsageError, match="somebody is known"):
         put(database, HERE, backup, clock, events)
     put(database, HERE, backup, clock, events, force=True)
+
+
+def test_what_was_inhabited_stays_closed_when_nobody_is_in_the_file(
+    database: Database, target: Database, clock: Clock, events: KeptEvents
+) -> None:
+    empty = open_backup(make(target, THERE, clock, events), lock=LOCK)
+    directory = Directory(database, events, clock)
+    user, _ = directory.add_user(SERVER, "ada")
+    directory.remove_user(SERVER, user.id)
+    with pytest.raises(UsageError, match="somebody is known"):
+        put(database, HERE, empty, clock, events)
+    put(database, HERE, empty, clock, events, force=True)
+    assert directory.knows_anyone()
+    put(target, THERE, empty, clock, events)
+    assert not Directory(target, events, clock).knows_anyone()
 
 
 def test_servers_see_a_restore_as_a_change_of_rights(database: Database, clock: Clock, events: KeptEvents) -> None:

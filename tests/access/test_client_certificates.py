@@ -45,7 +45,7 @@ class House:
 @pytest.fixture
 def house(database: Database, clock: Clock, events: KeptEvents) -> House:
     directory = Directory(database, events, clock)
-    return House(database, clock, events, directory, ClientCertificates(database, directory, events, clock))
+    return House(database, clock, events, directory, ClientCertificates(database, events, clock))
 
 
 @pytest.mark.parametrize(

@@ -374,6 +374,13 @@ def test_proof_that_is_older_than_was_asked_for_is_refused(proved: Any, why: str
         refused(token, why, max_age_s=300)
 
 
+@pytest.mark.parametrize("told", ["now", True, 1e13])
+def test_time_of_proof_that_is_none_is_refused_also_where_it_was_not_asked_for(told: Any) -> None:
+    """It says how fresh the session is."""
+    refused(make(claims(auth_time=told)), "token-times")
+    assert verify(make(claims(auth_time=None)))
+
+
 # Forms ---------------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import threading
@@ -12,6 +13,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event as sql_event
 from sqlalchemy import select
 from tests.access.conftest import Clock, KeptEvents
 
@@ -64,7 +66,7 @@ class House:
 @pytest.fixture
 def house(database: Database, clock: Clock, events: KeptEvents) -> House:
     directory = Directory(database, events, clock)
-    return House(database, clock, events, directory, Keys(database, directory, events, clock))
+    return House(database, clock, events, directory, Keys(database, events, clock))
 
 
 def test_key_of_a_service_may_do_what_it_was_granted(house: House) -> None:
@@ -80,7 +82,7 @@ def test_key_of_a_service_may_do_what_it_was_granted(house: House) -> None:
 def test_key_is_kept_as_a_hash_and_told_once(house: House) -> None:
     """ASVS 11.4.1, 14.2.4: no secret is kept, told in events, or shown again."""
     key, text = house.keys.add(SERVER, "ci", grants=[PREDICTOR], rate="10/second")
-    secret = text.rpartition(key.id)[2].lstrip("_")
+    secret = text.rpartition(key.id)[2].removeprefix("_")
     with house.db.read() as connection:
         row = connection.execute(select(tables.api_keys)).one()
     assert row.secret_hash == hashlib.sha256(text.encode()).digest()
@@ -145,6 +147,46 @@ def test_the_same_work_is_done_for_every_text(house: House, monkeypatch: pytest.
     assert key.id
 
 
+def test_a4_statements_do_not_tell_which_keys_there_are(house: House) -> None:
+    """ASVS 6.3.8: an id that there is not, a wrong secret, a person's key and a service's ask the database the same."""
+    ada, grace = house.person("ada", Grant("predictor")), house.person("grace", Grant("predictor"))
+    service, persons, disableds, revoked = (
+        house.keys.add(SERVER, f"key{number}", grants=[PREDICTOR], owner_id=owner)
+        for number, owner in enumerate((None, ada.id, grace.id, None))
+    )
+    assert grace.id is not None
+    house.directory.set_disabled(SERVER, grace.id, True)
+    house.keys.revoke(SERVER, revoked[0].id)
+    for _, text in (service, persons):
+        house.keys.authenticate(text)  # their use is told now
+    shown = {
+        "unknown": f"ssk_{'0' * 16}_{'A' * 43}",
+        "no key": "Bearer",
+        "service": service[1],
+        "person": persons[1],
+        "disabled": disableds[1],
+        "revoked": revoked[1],
+        **{f"{name}, wrong": one[1][:-1] + "!" for name, one in (("s", service), ("p", persons))},
+        **{f"wrong {one.id}": f"ssk_{one.id}_{'A' * 43}" for one, _ in (service, persons, disableds, revoked)},
+    }
+    seen = {}
+    for label, text in shown.items():
+        statements: list[str] = []
+
+        def note(
+            connection: object, cursor: object, statement: str, *rest: object, kept: list[str] = statements
+        ) -> None:
+            kept.append(statement)
+
+        sql_event.listen(house.db._engine, "before_cursor_execute", note)
+        with contextlib.suppress(AuthenticationError):
+            house.keys.authenticate(text)
+        sql_event.remove(house.db._engine, "before_cursor_execute", note)
+        seen[label] = tuple(statements)
+    assert len(set(seen.values())) == 1, seen
+    assert len(seen["unknown"]) > 1
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_any_changed_character_is_refused(house: House, data: st.DataObject) -> None:
@@ -176,6 +218,7 @@ def test_revoked_key_is_refused_at_once_with_its_secret_before(house: House) -> 
     """ASVS 6.5.6."""
     key, before = house.keys.add(SERVER, "ci", grants=[PREDICTOR])
     after = house.keys.rotate(SERVER, key.id)
+    found = house.keys.authenticate(after)
     house.keys.revoke(SERVER, key.id)
     assert house.why_refused(after) == "revoked"
     assert house.why_refused(before) == "secret"
@@ -183,7 +226,24 @@ def test_revoked_key_is_refused_at_once_with_its_secret_before(house: House) -> 
     assert len(house.events.of(EventKind.KEY_REVOKED)) == 1
     with pytest.raises(NotFoundError):
         house.keys.rotate(SERVER, key.id)
-    assert house.keys.still(key.id) is None
+    assert house.keys.still(found) is None
+
+
+@pytest.mark.parametrize("shown", ["before", "after"])
+def test_what_stays_open_ends_with_the_secret_that_opened_it(house: House, shown: str) -> None:
+    """ASVS 7.4.1 by analogy: a leaked secret that was replaced keeps no stream open."""
+    key, before = house.keys.add(SERVER, "ci", grants=[PREDICTOR])
+    with_before = house.keys.authenticate(before)
+    after = house.keys.rotate(SERVER, key.id, overlap_s=600)
+    principal = with_before if shown == "before" else house.keys.authenticate(after)
+    assert before not in repr(principal)
+    assert repr(principal.secret) not in repr(principal)
+    ends = house.clock() + timedelta(seconds=600)
+    assert house.keys.still(principal) == (principal, ends if shown == "before" else None)
+    house.clock.pass_s(600)
+    assert (house.keys.still(principal) is None) == (shown == "before")
+    house.keys.rotate(SERVER, key.id, overlap_s=0)
+    assert house.keys.still(principal) is None
 
 
 def test_rotation_leaves_the_secret_before_good_for_a_while(house: House) -> None:
@@ -232,7 +292,7 @@ def test_expiry_stands_when_a_key_is_rotated(house: House) -> None:
 def test_person_makes_a_key_within_their_own_rights(house: House) -> None:
     ada = house.person("ada", Grant("deployer", ("team-a-*",)))
     key, text = house.keys.add(ada, "laptop", grants=[PREDICTOR], owner_id=ada.id)
-    assert key.owner_id == ada.id
+    assert key.owner_id == house.keys.authenticate(text).owner_id == ada.id
     assert key.created_by == "person:ada"
     assert house.keys.authenticate(text).may(Action.MODELS_PREDICT, "team-a-cars")
 
@@ -485,5 +545,5 @@ def test_text_that_databases_refuse_is_no_key_and_no_person(house: House, hostil
     with pytest.raises(NotFoundError):
         house.keys.add(SERVER, "ci", grants=[PREDICTOR], owner_id=hostile)
     assert house.keys.list(hostile) == []
-    assert house.keys.still(hostile) is None
+    assert house.keys.still(Principal(PrincipalKind.KEY, "ci", id=hostile)) is None
     assert house.why_refused(hostile) == "unknown"

@@ -116,7 +116,9 @@ def come(world: Any, browser: Browser | None = None, *, open_id: OpenId | None =
 
 
 def session_of(world: Any, person: OpenIdPerson) -> Any:
-    return world.sign_in.begin_federated(person.user.id, factors=person.factors, groups=person.groups)
+    return world.sign_in.begin_federated(
+        person.user.id, factors=person.factors, groups=person.groups, proved_at=person.proved_at
+    )
 
 
 def refused(world: Any, why: str) -> None:
@@ -165,6 +167,30 @@ def test_person_is_the_same_user_when_they_come_again(world: Any) -> None:
     assert come(world).user.id == first.user.id
     added = [one for one in world.events.kept if one.kind is EventKind.USER_ADDED]
     assert [one.details["subject"] for one in added] == ["ada"]
+
+
+def test_session_is_as_fresh_as_the_proof_that_the_provider_tells_of(world: Any) -> None:
+    """ASVS 7.5.3: `auth_time`, which is the provider's clock; ours is 100 seconds ahead of it here."""
+    world.clock.pass_s(100)
+    person = come(world, Browser(code="123456"))
+    step = session_of(world, person)
+    principal, _ = world.sessions.find(step.session.token)
+    assert 98 <= (world.clock() - principal.proved_at).total_seconds() <= 130
+    assert (principal.fresh_until - principal.proved_at).total_seconds() == 300
+    assert principal.is_fresh(world.clock())
+    world.clock.pass_s(210)
+    assert not world.sessions.find(step.session.token)[0].is_fresh(world.clock())
+
+
+def test_browser_is_known_again_by_what_it_had_when_it_went_to_the_provider(world: Any) -> None:
+    used = world.open_id()
+    ada = come(world)
+    url, token = used.begin(user_id=ada.user.id, session="ab" * 8, device="a token")
+    back = Browser().go(url)
+    person = used.finish(token, **{name: back.get(name) for name in ("state", "code", "iss", "error")})
+    assert (person.session, person.device) == ("ab" * 8, sha256(b"a token").digest())
+    with world.database.read() as connection:
+        assert connection.execute(text("select count(*) from challenges")).scalar() == 0
 
 
 # Two factors ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from shipsight.access import (
     NOBODY,
     OPEN_RIGHTS,
     ROLES,
+    SERVER,
     Action,
     Grant,
     Principal,
@@ -235,8 +236,9 @@ def test_right_that_is_missing_is_told_before_a_proof_is_asked_for() -> None:
 
 
 def test_sensitive_acts_are_those_that_cannot_be_taken_back() -> None:
-    """ASVS 7.5.3: promotion, export, release of keys, change of access."""
+    """ASVS 7.5.3: promotion and what comes near it, export, release of keys, change of access."""
     assert {action for action in Action if action.is_sensitive} == {
+        Action.ROLLOUT_SHARE,
         Action.ROLLOUT_PROMOTE,
         Action.DATA_EXPORT,
         Action.KEYS_RELEASE,
@@ -248,7 +250,15 @@ def test_sensitive_acts_are_those_that_cannot_be_taken_back() -> None:
 def test_open_server_lets_nobody_read_an_audit_log() -> None:
     assert not any(OPEN_RIGHTS.allows(action) for action in AUDIT)
     assert LOOPBACK.may(Action.MODELS_PREDICT, "boats")
-    assert LOOPBACK.may(Action.ACCESS_CHANGE)
+
+
+def test_a8_who_reaches_an_open_server_does_not_say_who_is_somebody() -> None:
+    """Else another user of the machine is its administrator before its owner is, without the setup code."""
+    assert LOOPBACK.may(Action.ACCESS_READ)
+    assert not LOOPBACK.may(Action.ACCESS_CHANGE)
+    assert SERVER.may(Action.ACCESS_CHANGE)
+    before = {action for actions, _ in SERVER.rights.grants for action in actions}
+    assert {action for actions, _ in LOOPBACK.rights.grants for action in actions} == before - {Action.ACCESS_CHANGE}
 
 
 def test_principal_is_told_by_kind_and_name() -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from shipsight.access import LOOPBACK, SERVER, Event, EventKind, Principal, PrincipalKind
 from shipsight.access.counting import LocalCounts, sliding_wait_s
-from shipsight.access.quotas import Limit, Quotas, QuotaSettings, owner_of, parse_limits
+from shipsight.access.quotas import Limit, Quotas, QuotaSettings, owner_of, parse_limits, turn_of
 from shipsight.errors import RateLimitError, UsageError
 
 pytestmark = pytest.mark.anyio
@@ -168,9 +168,51 @@ async def test_one_limit_does_not_count_what_another_refuses() -> None:
     assert error.expected == "at most 4/hour"
 
 
-async def test_a_keys_own_limit_stands_in_for_the_servers() -> None:
+@pytest.mark.parametrize("kind", [PrincipalKind.KEY, PrincipalKind.CERTIFICATE, PrincipalKind.DEVICE])
+async def test_own_limit_of_what_belongs_to_nobody_stands_in_for_the_servers(kind: PrincipalKind) -> None:
     quotas = made(Seconds(), rate="1/hour")
-    assert [await refused(quotas, KEY) is None for _ in range(4)] == [True, True, True, False]
+    machine = dataclasses.replace(KEY, kind=kind)
+    assert [await refused(quotas, machine) is None for _ in range(4)] == [True, True, True, False]
+
+
+def key_of(person: Principal, key_id: str, *, rate: str | None = None, quota: str | None = None) -> Principal:
+    return Principal(PrincipalKind.KEY, f"laptop.{key_id}", id=key_id, rate=rate, quota=quota, owner_id=person.id)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"rate": "3/hour"}, {"quota": "3/day"}, {"rate": "3/hour", "quota": "100/day"}], ids=str
+)
+async def test_person_counts_with_all_their_keys(limits: dict[str, str]) -> None:
+    """ASVS 2.4.1: a new key, or one that names limits of its own, gives a person no more than the server does."""
+    quotas = made(Seconds(), **limits)
+    keys = [key_of(ADA, "k1"), key_of(ADA, "k2", rate="1000000/second", quota="1000000/day")]
+    assert [await refused(quotas, one) for one in (ADA, *keys)] == [None] * 3
+    for one in (ADA, *keys, key_of(ADA, "k3")):
+        error = await refused(quotas, one)
+        assert error is not None
+        assert error.expected in ("at most 3/hour", "at most 3/day")
+    grace = Principal(PrincipalKind.PERSON, "grace", id="2")
+    assert await refused(quotas, key_of(grace, "k4")) is None, "another person's key is not concerned"
+    assert {turn_of(one) for one in (ADA, *keys)} == {"person:1"}, "and their turns are one person's"
+
+
+async def test_own_limit_of_a_persons_key_holds_in_addition() -> None:
+    quotas = made(Seconds(), rate="4/hour")
+    slow, other = key_of(ADA, "k1", rate="1/hour"), key_of(ADA, "k2")
+    assert await refused(quotas, slow) is None
+    error = await refused(quotas, slow)
+    assert error is not None
+    assert error.expected == "at most 1/hour"
+    assert [await refused(quotas, other) is None for _ in range(4)] == [True, True, True, False]
+    alone = made(Seconds())
+    assert [await refused(alone, slow) is None for _ in range(2)] == [True, False], "also where the server has none"
+
+
+async def test_request_is_counted_once_for_each_limit_that_holds() -> None:
+    quotas = made(Seconds(), rate="100/hour")
+    for principal, counts in ((ADA, 1), (key_of(ADA, "k1"), 1), (key_of(ADA, "k2", rate="9/hour"), 2), (KEY, 2)):
+        assert await refused(quotas, principal) is None
+        assert await quotas._local.storage.reset() == counts, principal
 
 
 async def test_server_itself_has_no_limit() -> None:

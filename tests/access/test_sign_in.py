@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from shipsight.access.principal import SERVER
 from shipsight.access.sign_in import Step
 from shipsight.access.store import Database
 from shipsight.access.store.tables import throttles
+from shipsight.access.tokens import digest
 from shipsight.errors import (
     AuthenticationError,
     RateLimitError,
@@ -175,6 +177,42 @@ def test_second_factor_of_ones_own_is_asked_for_where_the_provider_vouched_for_o
     person = people.enter(people.sign_in.finish_code(step.pending, people.code(ada.id)))
     assert person.factors == ("oidc", "totp")
     assert person.may(Action.ROLLOUT_PROMOTE, "boats")
+
+
+@pytest.mark.parametrize(("ago_s", "is_kept"), [(200.0, True), (-30.0, False)], ids=["before", "ahead-of-us"])
+def test_proof_of_a_provider_is_as_old_as_it_says_and_a_code_makes_it_no_younger(
+    people: People, ago_s: float, *, is_kept: bool
+) -> None:
+    """ASVS 7.5.3."""
+    ada = people.add_with_codes("ada", "deployer")
+    at = people.clock() - timedelta(seconds=ago_s)
+    expected = at if is_kept else people.clock()
+    step = people.sign_in.begin_federated(ada.id, factors=("oidc", "mfa"), groups=(), proved_at=at)
+    assert people.enter(step).proved_at == expected
+    step = people.sign_in.begin_federated(ada.id, factors=("oidc",), groups=(), proved_at=at)
+    assert step.pending is not None
+    assert people.enter(people.sign_in.finish_code(step.pending, people.code(ada.id))).proved_at == expected
+
+
+def test_passkey_after_a_provider_proves_anew(people: People) -> None:
+    """ASVS 7.5.3."""
+    ada = people.add_with_codes("ada", "deployer")
+    at = people.clock() - timedelta(seconds=200)
+    step = people.sign_in.begin_federated(ada.id, factors=("oidc",), groups=(), proved_at=at)
+    assert step.pending is not None
+    credential = {"user_id": ada.id, "verified": True}
+    step = people.sign_in.finish_passkey(step.pending, people.passkeys.challenge(), credential)
+    assert people.enter(step).proved_at == people.clock()
+
+
+def test_browser_that_a_provider_leads_back_is_known_by_the_digest_of_its_token(people: People) -> None:
+    ada = people.add("ada")
+    first = people.sign_in.begin("ada", PASSWORD)
+    assert first.device is not None
+    for device, is_kept in ((digest(first.device), True), (digest("another"), False), (None, False)):
+        step = people.sign_in.begin_federated(ada.id, factors=("oidc",), groups=(), device=device)
+        assert step.session is not None
+        assert (step.device is None) == is_kept
 
 
 def test_disabled_person_does_not_come_in_by_a_provider(people: People) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 from sqlalchemy import func, select
@@ -160,7 +161,57 @@ def test_names_that_nobody_has_do_not_fill_the_store(
         clock.pass_s(120)
     with database.read() as connection:
         count = connection.execute(select(func.count()).select_from(throttles)).scalar_one()
-    assert count <= 51
+    assert count <= 50
+
+
+def test_a2_names_that_were_tried_often_do_not_fill_the_store_either(
+    database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A2: five tries at each of many names, at once: no row of them is old, or of few failures."""
+    from shipsight.access import throttle as module
+
+    monkeypatch.setattr(module, "_MOST_ROWS", 50)
+    throttle, counts = Throttle(database, clock), []
+    for number in range(120):
+        for _ in range(5):
+            throttle.take(PASSWORDS, f"nobody-{number}")
+        with database.read() as connection:
+            counts.append(connection.execute(select(func.count()).select_from(throttles)).scalar_one())
+    assert max(counts) == 50
+    assert sum(later < earlier for earlier, later in pairwise(counts)) <= 14, "each time a tenth goes at once"
+
+
+def test_a2_names_that_nobody_has_end_no_count_of_codes(
+    database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A2: who guesses codes cannot begin anew by inventing names, at once or after an hour."""
+    from shipsight.access import throttle as module
+
+    monkeypatch.setattr(module, "_MOST_ROWS", 50)
+    throttle = Throttle(database, clock)
+    for _ in range(3):
+        throttle.take(CODES, "account:ada")
+    clock.pass_s(3601)
+    for number in range(120):
+        for _ in range(6):
+            taken(throttle, PASSWORDS, f"nobody-{number}")
+    assert [taken(throttle, CODES, "account:ada") for _ in range(3)] == [0.0, 0.0, 1.0]
+
+
+def test_a2_a_name_loses_its_count_of_passwords_after_those_that_were_tried_less(
+    database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A2: new names, once each, rid none of its count."""
+    from shipsight.access import throttle as module
+
+    monkeypatch.setattr(module, "_MOST_ROWS", 50)
+    throttle = Throttle(database, clock)
+    for _ in range(5):
+        throttle.take(PASSWORDS, "account:ada")
+    assert taken(throttle, PASSWORDS, "account:ada") == 1.0
+    for number in range(1000):
+        throttle.take(PASSWORDS, f"nobody-{number}")
+    assert taken(throttle, PASSWORDS, "account:ada") == 1.0
 
 
 def test_name_of_any_form_is_counted(database: Database, clock: Clock) -> None:

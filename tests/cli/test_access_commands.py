@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyotp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -24,6 +25,7 @@ from tests.cli.conftest import Answer
 from shipsight.access import Action, Certificate, Event, EventKind, LoggedEvents
 from shipsight.access.client_certificates import ClientCertificates
 from shipsight.access.directory import Directory
+from shipsight.access.factors import Factors
 from shipsight.access.keys import Keys
 from shipsight.access.sessions import Sessions
 from shipsight.access.store import Database, SecretBox, load_keys, open_database, tables
@@ -66,7 +68,7 @@ class Place:
         return Directory(self.open(), LoggedEvents(), now)
 
     def keys(self) -> Keys:
-        return Keys(self.open(), self.directory(), LoggedEvents(), now)
+        return Keys(self.open(), LoggedEvents(), now)
 
     def close(self) -> None:
         for one in self._opened:
@@ -104,6 +106,34 @@ def test_person_is_added_shown_changed_and_removed(place: Place) -> None:
     assert place.json("user", "invite", "ada")["code"] != added["code"]
     assert place.json("user", "remove", "ada") == {"removed": "ada"}
     assert place.json("user", "list") == {"users": []}
+
+
+def test_second_factors_and_sessions_are_taken_from_a_person(place: Place) -> None:
+    """ASVS 6.4.4, 7.4.5: on the server's own machine, also those of who reads the audit log."""
+    place.run("user", "add", "alan", "--grant", "auditor")
+    user_id = place.json("user", "show", "alan")["user"]["id"]
+    database, directory = place.open(), place.directory()
+    sessions = Sessions(database, directory, LoggedEvents(), now, idle_s=60, absolute_s=3600, fresh_s=60)
+    factors = Factors(database, SecretBox([bytes(range(32))]), LoggedEvents(), now)
+    assert place.json("user", "sessions", "alan") == {"sessions": []}
+    assert "no session" in place.run("user", "sessions", "alan").out
+    session = sessions.begin(user_id, factors=("password",), address="192.0.2.7", agent="a browser")
+    found = sessions.find(session.token)
+    assert found is not None
+    seed = factors.begin_totp(user_id).secret
+    factors.confirm_totp(found[0], user_id, pyotp.TOTP(seed).now())
+    (listed,) = place.json("user", "sessions", "alan")["sessions"]
+    assert set(listed) == {"id", "created_at", "seen_at", "expires_at", "factors", "address", "agent"}
+    assert (listed["id"], listed["factors"], listed["address"]) == (session.handle, ["password", "totp"], "192.0.2.7")
+    assert "192.0.2.7" in place.run("user", "sessions", "alan").out
+    assert place.json("user", "sessions", "alan", "--end") == {"ended": 1}
+    assert sessions.find(session.token) is None
+    sessions.begin(user_id, factors=("password", "totp"))
+    assert place.json("user", "reset-factors", "alan")["user"]["name"] == "alan"
+    assert not factors.of(user_id).has_second
+    assert place.json("user", "sessions", "alan") == {"sessions": []}
+    for command in ("sessions", "reset-factors"):
+        assert place.run("user", command, "nobody").code == 2
 
 
 def test_invitation_works_once_and_the_one_before_it_not_at_all(place: Place) -> None:
@@ -333,7 +363,7 @@ def test_certificate_is_let_in_by_its_file_and_shut_out(place: Place, tmp_path: 
         "certificate"
     ]
     assert (told["field"], told["value"], told["kind"]) == ("sha256", made.fingerprint(SHA256()).hex(), "device")
-    certificates = ClientCertificates(place.open(), place.directory(), LoggedEvents(), now)
+    certificates = ClientCertificates(place.open(), LoggedEvents(), now)
     shown = Certificate(
         "CN=camera-1", (), "CN=camera-1", "7", made.fingerprint(SHA256()).hex(), now() + timedelta(days=1)
     )

@@ -74,6 +74,7 @@ def test_killed_build_leaves_no_bundle_and_the_next_one_goes_on(sample_dir: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digits.bundle"]
 
 
+@pytest.mark.slow
 def test_build_answers_no_when_a_constraint_cannot_be_met(sample_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "digits.bundle"
     answer = shipsight("build", sample_dir / "digits.onnx", "--out", out, *QUICK, "--max-latency-ms", "0.001", "--json")

@@ -37,6 +37,6 @@ def told_route(one: AccessRoute) -> str:
 
 def path_of(one: AccessRoute) -> str:
     for name in ("user", "role", "key", "certificate", "session", "passkey", "group"):
-        one_path = one.path.replace(f"{{{name}}}", "nobody")
+        one_path = one.path.replace(f"{{{name}}}", "nobody").replace(f"{{{name}:path}}", "nobody")
         one = AccessRoute(one.method, one_path, one.summary, one.handler, one.needs)
     return one.path

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ AUTHENTICATOR = {
     "isUserVerified": True,
     "automaticPresenceSimulation": True,
 }
+
+
+class NavigatedError(Exception):
+    """The page was left while it was asked."""
 
 
 class Tab:
@@ -52,6 +56,8 @@ class Tab:
             if told.get("method") == "Runtime.exceptionThrown":
                 self.complaints.append(str(told["params"]))
             if told.get("id") == number:
+                if "navigated" in told.get("error", {}).get("message", ""):
+                    raise NavigatedError(told)
                 assert "error" not in told, told
                 return told["result"]
 
@@ -61,10 +67,11 @@ class Tab:
     def wait_for(self, expression: str) -> Any:
         end = time.monotonic() + 20
         while time.monotonic() < end:
-            # An element has no value in JSON.
-            found = self.value(f"((found) => found instanceof Node || found)({expression})")
-            if found:
-                return found
+            # An element has no value in JSON; a page that is just being left is asked again.
+            with suppress(NavigatedError):
+                found = self.value(f"((found) => found instanceof Node || found)({expression})")
+                if found:
+                    return found
             time.sleep(0.05)
         seen = self.value("`${location.href}\\n${document.body?.innerText}`")
         raise AssertionError(f"never true: {expression}\nat {seen}\n{self.complaints}")

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Message
 from shipsight.access import SERVER, Event, EventKind, Grant
 from shipsight.access.authenticate import Authenticator
 from shipsight.access.service import Access
-from shipsight.access.settings import AccessSettings
+from shipsight.access.settings import AccessSettings, OpenIdSettings
 from shipsight.serve import Limits, VertexRoutes
 from shipsight.serve.gate import Gate, GateRules
 from shipsight.serve.http import build_app
@@ -101,8 +102,9 @@ class Gated:
         client: tuple[str, int] | None = ("192.0.2.1", 5),
         extensions: Mapping[str, Any] = NOTHING,
         host: str = HOST,
+        meanwhile: Callable[[], object] | None = None,
     ) -> Answered:
-        """Asks the app as a server of HTTP does."""
+        """Asks the app as a server of HTTP does; what is done meanwhile is done before the end of the body comes."""
         given = list(headers.items()) if isinstance(headers, Mapping) else headers
         pairs = [("host", host), *given]
         place, _, query = path.partition("?")
@@ -115,7 +117,13 @@ class Gated:
         sent: list[Message] = []
         waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
+        if meanwhile is not None:
+            half = len(body) // 2
+            waiting = [{**waiting[0], "body": body[half:]}, {**waiting[0], "body": body[:half], "more_body": True}]
+
         async def receive() -> Message:
+            if len(waiting) == 1 and meanwhile is not None:
+                await asyncio.to_thread(meanwhile)
             return waiting.pop() if waiting else await _never()
 
         async def send(message: Message) -> None:
@@ -126,14 +134,21 @@ class Gated:
         cookies = [value for name, value in raw if name == "set-cookie"]
         return Answered(sent[0]["status"], dict(raw), cookies, b"".join(one.get("body", b"") for one in sent[1:]))
 
-    async def open_socket(self, path: str, headers: Mapping[str, str] = NOTHING) -> int:
+    async def open_socket(
+        self,
+        path: str,
+        headers: Mapping[str, str] = NOTHING,
+        *,
+        extensions: Mapping[str, Any] = NOTHING,
+        host: str = HOST,
+    ) -> int:
         """Opens a WebSocket; returns 101 where it was accepted, else the status of the refusal."""
         scope = {
             "type": "websocket", "asgi": {"version": "3.0"}, "http_version": "1.1",
             "scheme": "wss" if self.scheme == "https" else "ws", "path": path, "raw_path": path.encode(),
             "query_string": b"", "root_path": "", "client": ("192.0.2.1", 5), "server": (HOST, 443), "subprotocols": [],
-            "headers": [(b"host", HOST.encode()), *((name.encode(), value.encode()) for name, value in headers.items())],
-            "extensions": {"websocket.http.response": {}},
+            "headers": [(b"host", host.encode()), *((name.encode(), value.encode()) for name, value in headers.items())],
+            "extensions": {"websocket.http.response": {}, **extensions},
         }  # fmt: skip
         sent: list[Message] = []
         waiting: list[Message] = [{"type": "websocket.disconnect", "code": 1000}, {"type": "websocket.connect"}]
@@ -149,8 +164,6 @@ class Gated:
 
 
 async def _never() -> Message:
-    import asyncio
-
     await asyncio.Event().wait()
     raise AssertionError
 
@@ -163,11 +176,12 @@ def gated(
     origin: str = ORIGIN,
     public_url: str | None = None,
     proxy: ProxyRules | None = None,
+    openid: OpenIdSettings | None = None,
 ) -> Iterator[Gated]:
     """Gives an app that serves no model yet."""
     events = Kept()
     settings = AccessSettings(
-        database=str(folder / "access.db"), secrets_key=folder / "access.key", public_url=public_url
+        database=str(folder / "access.db"), secrets_key=folder / "access.key", public_url=public_url, openid=openid
     )
     with Access.open(settings, origin=origin, events=events) as access, Authenticator(access) as authenticator:
         gate = Gate(

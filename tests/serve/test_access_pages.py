@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +17,17 @@ import pytest
 from tests.serve.browsing import Tab, opened_tab
 from tests.serve.conftest import Served
 from tests.serve.people import OTHER_PASSWORD, PASSWORD, Browser, Place, close_browsers, started_place
+from tests.serve.visitors import (
+    Somebody,
+    another_administrator,
+    as_a_stranger,
+    first_administrator,
+    give_name_and_password,
+    invite,
+    open_account,
+)
+
+from shipsight.access import SERVER, Grant
 
 pytestmark = pytest.mark.browser
 
@@ -38,10 +47,7 @@ def place(start: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="module")
 def ada(place: Place) -> Browser:
     """The first administrator."""
-    browser = Browser(place.url)
-    browser.accept(place.setup_code, name="ada")
-    browser.enrol()
-    return browser
+    return first_administrator(place)
 
 
 @pytest.fixture(scope="module")
@@ -52,61 +58,18 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 
 @pytest.fixture
 def tab(chromium: Tab) -> Iterator[Tab]:
-    """The browser of somebody who was never here."""
-    chromium.call("WebAuthn.disable")
-    chromium.call("Page.navigate", url="about:blank")
-    chromium.forget()
-    chromium.prefer("light")
-    chromium.complaints.clear()
-    yield chromium
-    # What the server refuses on purpose is told by the browser, too.
-    assert [one for one in chromium.complaints if not re.search(r"status of (400|401|403|404)", one)] == []
-
-
-@dataclass
-class Somebody:
-    """A person at the pages."""
-
-    name: str
-    browser: Browser = field(repr=False)
-
-    def sign_in(self, tab: Tab) -> None:
-        """Signs in by the pages."""
-        url = self.browser.url
-        tab.open(f"{url}/sign-in")
-        give_name_and_password(tab, self.name)
-        tab.fill("[name=code]", self.browser.code())
-        tab.press("Enter")
-        tab.wait_for("location.pathname === '/' && document.getElementById('sign-out')")
-
-
-def give_name_and_password(tab: Tab, name: str, password: str = PASSWORD) -> None:
-    tab.fill("#password-form [name=name]", name)
-    tab.fill("#password-form [name=password]", password)
-    tab.press("Enter")
-
-
-def invite(ada: Browser, name: str, *grants: str) -> str:
-    """Invites somebody; the administrator proves anew who they are where they last did so too long ago."""
-    if ada.ask("POST", "factors/recovery-codes", {}).status_code == 401:
-        ada.sign_in("ada")
-    code: str = ada.done("POST", "users", {"name": name, "grants": list(grants)})["code"]
-    return code
+    yield from as_a_stranger(chromium)
 
 
 @pytest.fixture
 def grace(ada: Browser, request: pytest.FixtureRequest) -> Somebody:
-    """An administrator with an app for codes."""
-    name = f"grace-{abs(hash(request.node.name)) % 10**6}"
-    browser = Browser(ada.url)
-    browser.accept(invite(ada, name, "admin", "predictor"))
-    browser.enrol()
-    return Somebody(name, browser)
+    return another_administrator(ada, request.node.name)
 
 
-def scanned(tab: Tab) -> str:
-    """What a camera reads from the QR code on the page."""
+def scanned(tab: Tab, scale: float) -> str:
+    """What a camera reads from the QR code on the page, from nearer or farther."""
     image = cv2.imdecode(np.frombuffer(tab.picture("#qr"), np.uint8), cv2.IMREAD_GRAYSCALE)
+    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return str(cv2.QRCodeDetector().detectAndDecode(image)[0])
 
 
@@ -129,8 +92,9 @@ def test_invitation_leads_by_a_qr_code_to_recovery_codes_and_in(tab: Tab, ada: B
     tab.wait_for("location.pathname === '/second-factor' && document.getElementById('me')")
     tab.click("#totp-begin button")
     tab.wait_for("document.getElementById('qr').complete && document.getElementById('qr').naturalWidth > 0")
-    # A camera looks until it reads something; a page may still move when it is looked at first.
-    uri = next((read for read in (scanned(tab) for _ in range(20)) if read.startswith("otpauth")), "")
+    # A camera looks until it reads something, from nearer and farther; a page may still move when it is looked at first.
+    scales = [1.0] * 3 + [0.5 + number / 10 for number in range(17)]
+    uri = next((read for read in (scanned(tab, one) for one in scales) if read.startswith("otpauth")), "")
     generator = pyotp.parse_uri(uri)
     assert isinstance(generator, pyotp.TOTP)
     assert generator.secret == tab.text("#secret").replace(" ", "")
@@ -315,7 +279,7 @@ def test_sensitive_act_asks_for_a_proof_and_is_done(tab: Tab, grace: Somebody, p
     tab.press("Enter")
     tab.wait_for_text("Invitation for alan-by-the-page")
     code = tab.text("dialog .secret")
-    tab.press("Escape")
+    tab.click("dialog .kept")
     tab.wait_for_text("alan-by-the-page", "#users")
     assert Browser(grace.browser.url).accept(code) == "signed-in"
     assert grace.browser.learn()["kind"] == "person"
@@ -334,7 +298,9 @@ def test_roles_are_given_and_a_person_is_shut_out(tab: Tab, grace: Somebody, ada
     tab.click("[aria-label='Change to-be-changed']")
     tab.click("dialog .danger")
     tab.wait_for_text("Shut to-be-changed out?")
-    tab.click("dialog button.first")
+    tab.click("dialog:last-of-type button.first")
+    tab.wait_for_text("Let in again", "dialog")
+    tab.press("Escape")
     tab.wait_for(
         "[...document.querySelectorAll('#users tr')].some(one => /to-be-changed.*shut out/s.test(one.innerText))"
     )
@@ -345,7 +311,7 @@ def test_roles_are_given_and_a_person_is_shut_out(tab: Tab, grace: Somebody, ada
 def test_key_of_ones_own_is_shown_once_and_ended(tab: Tab, grace: Somebody) -> None:
     grace.sign_in(tab)
     url = grace.browser.url
-    tab.open(f"{url}/account")
+    open_account(tab, url)
     tab.click("#add-key")
     tab.fill("dialog [name=name]", "notebook")
     tab.press("Enter")
@@ -353,7 +319,7 @@ def test_key_of_ones_own_is_shown_once_and_ended(tab: Tab, grace: Somebody) -> N
     secret = tab.text("dialog .secret")
     headers = {"authorization": f"Bearer {secret}"}
     assert httpx.get(f"{url}/v1/me", headers=headers).json()["kind"] == "key"
-    tab.press("Escape")
+    tab.click("dialog .kept")
     tab.wait_for_text("notebook", "#keys")
     assert secret not in tab.text("html")
     tab.click("[aria-label='End notebook']")
@@ -391,9 +357,11 @@ def test_password_is_changed_and_the_wrong_one_is_told_where_it_stands(tab: Tab,
     assert grace.browser.ask("GET", "sessions").status_code == 401
 
 
-def test_auditor_sees_people_and_changes_nobody(tab: Tab, ada: Browser) -> None:
+def test_auditor_sees_people_and_changes_nobody(tab: Tab, ada: Browser, place: Place) -> None:
     browser = Browser(ada.url)
-    browser.accept(invite(ada, "reader", "auditor"))
+    with place.access() as access:
+        _, code = access.directory.add_user(SERVER, "reader", grants=[Grant("auditor")])
+    browser.accept(code)
     browser.enrol()
     Somebody("reader", browser).sign_in(tab)
     tab.open(f"{ada.url}/administration")
@@ -476,8 +444,7 @@ def views(tab: Tab, grace: Somebody) -> Iterator[str]:
     tab.click("#choose form button")
     tab.wait_for_text("Your recovery codes")
     yield "second-factor-codes"
-    tab.open(f"{url}/account")
-    tab.wait_for("document.querySelector('#sessions tr') && document.querySelector('#keys tbody tr')")
+    open_account(tab, url)
     yield "account"
     tab.click("#add-key")
     yield "account-key"
@@ -487,6 +454,7 @@ def views(tab: Tab, grace: Somebody) -> Iterator[str]:
     yield "account-key-secret"
     for part, opens in (
         ("people", "#add-user"),
+        ("groups", "#add-group"),
         ("roles", "#add-role"),
         ("keys", "#add-key"),
         ("certificates", "#add-certificate"),

@@ -51,7 +51,10 @@ def test_every_route_describes_itself(routes: list[Any]) -> None:
     assert [one.path for one in routes if not isinstance(one, DescribedRoute)] == []
     told = describe(routes)["paths"]
     described = {(path, method.upper()) for path, item in told.items() for method in item}
-    assert described == {(one.path, method) for one in routes for method in one.methods - {"HEAD"}}
+    # Which texts a parameter takes (`{group:path}`) is Starlette's to know, and not OpenAPI's.
+    assert described == {
+        (one.path.replace(":path}", "}"), method) for one in routes for method in one.methods - {"HEAD"}
+    }
     assert len(described) == len(routes) > 20
 
 
@@ -84,10 +87,11 @@ CHECKS = (
 )
 
 
-# A limit is refused with 413, a flood with 503: schemathesis would take neither for a refusal.
+# A limit is refused with 413, a flood with 503, and who changes access on an open server with 403, whatever they send: schemathesis would
+# take none of these for a refusal.
 CONFIG = """
 [checks.negative_data_rejection]
-expected-statuses = ["400", "404", "413", "415", "5xx"]
+expected-statuses = ["400", "403", "404", "413", "415", "5xx"]
 """
 KNOWN = """
 [parameters]

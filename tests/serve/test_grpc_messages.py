@@ -31,6 +31,7 @@ HTTP = {
     401: StatusCode.UNAUTHENTICATED,
     403: StatusCode.PERMISSION_DENIED,
     404: StatusCode.NOT_FOUND,
+    409: StatusCode.ABORTED,
     413: StatusCode.RESOURCE_EXHAUSTED,
     415: StatusCode.INVALID_ARGUMENT,
     422: StatusCode.FAILED_PRECONDITION,

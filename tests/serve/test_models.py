@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.serve.conftest import rewritten
 
-from shipsight.access import LOOPBACK
+from shipsight.access import LOOPBACK, SERVER
 from shipsight.errors import NotFoundError, NotReadyError, ReplayMismatchError, UsageError
 from shipsight.model import TensorLayout
 from shipsight.model.bundle import open_bundle
@@ -80,7 +80,7 @@ def test_the_version_that_came_first_answers_unless_one_is_named_or_promoted(
     models.load(digits_bundle)
     assert ask(service, jpeg) == "1", "nor does loading one anew change places"
     models.unload("digits", "1")
-    assert ask(service, jpeg) == "2"
+    assert ask(service, jpeg, version="2") == "2"
     with pytest.raises(NotFoundError, match="no such version"):
         ask(service, jpeg, version="1")
     models.unload("digits")
@@ -88,6 +88,38 @@ def test_the_version_that_came_first_answers_unless_one_is_named_or_promoted(
         ask(service, jpeg)
     with pytest.raises(NotFoundError):
         models.unload("digits")
+
+
+def test_a5_loading_and_unloading_does_not_change_which_version_answers(
+    models: Models, service: PredictionService, digits_bundle: Path, second_version: Path, jpeg: bytes
+) -> None:
+    """A5: who may load models and not promote them; in whatever order, and with all gone meanwhile."""
+    models.load(digits_bundle)
+    models.load(second_version)
+    for act in (
+        lambda: models.unload("digits", "1"),
+        lambda: models.reload("digits", "2"),
+        lambda: models.unload("digits"),
+        lambda: models.load(second_version),
+    ):
+        act()
+        assert models.current("digits") == "1"
+        with pytest.raises(NotReadyError if models.all() else NotFoundError):
+            ask(service, jpeg)
+    models.load(digits_bundle)
+    assert ask(service, jpeg) == "1"
+    models.unload("digits", "1")
+    assert service.rollouts.promote(SERVER, "digits", "2")
+    assert ask(service, jpeg) == "2", "who may promote decides"
+
+
+def test_version_that_could_not_be_loaded_did_not_come_first(
+    models: Models, service: PredictionService, digits_bundle: Path, second_version: Path, tmp_path: Path, jpeg: bytes
+) -> None:
+    with pytest.raises(ReplayMismatchError):
+        models.load(rewritten(digits_bundle, tmp_path / "other.bundle", weights_scale=1.5))
+    models.load(second_version)
+    assert models.current("digits") == ask(service, jpeg) == "2"
 
 
 def test_no_request_is_lost_while_models_are_replaced(

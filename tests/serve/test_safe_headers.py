@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import httpx
 import pytest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from tests.serve.conftest import Served
+from tests.serve.gated import gated
 
+from shipsight.serve.gate import Behind, GateRules
 from shipsight.serve.http.safe_headers import SafeHeaders
 
 
@@ -56,3 +59,20 @@ def test_answer_over_tls_asks_for_tls_from_then_on_and_leaves_policies_that_are_
     answer = asyncio.run(ask())
     assert answer.headers["strict-transport-security"] == "max-age=31536000; includeSubDomains"
     assert answer.headers["content-security-policy"] == "default-src 'self'"
+
+
+@pytest.mark.parametrize(
+    ("behind", "public_url", "is_told"),
+    [(Behind.PROXY, "https://vision.example", True), (Behind.PROXY, "http://vision.example", False),
+     (Behind.PROXY, None, False), (None, "https://vision.example", False)],
+    ids=["https", "http", "unknown", "nobody-in-front"],
+)  # fmt: skip
+def test_answer_behind_a_proxy_that_ends_tls_asks_for_tls_from_then_on(
+    tmp_path: Path, behind: Behind | None, public_url: str | None, *, is_told: bool
+) -> None:
+    """ASVS 3.4.1."""
+    rules = GateRules(is_local=False, behind=behind)
+    with gated(tmp_path, rules=rules, origin="http://10.0.0.7:8000", public_url=public_url) as app:
+        for path in ("/", "/healthz", "/v1/me", "/nowhere"):
+            headers = asyncio.run(app.ask("GET", path)).headers
+            assert ("strict-transport-security" in headers) == is_told, path

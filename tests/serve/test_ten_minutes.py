@@ -109,6 +109,7 @@ def sign_in(client: httpx.Client, code: str) -> None:
     assert "ada" in json.dumps(users)
 
 
+@pytest.mark.slow
 def test_a_server_is_secured_by_the_commands_of_the_page(shell: tuple[Shell, int], tmp_path: Path) -> None:
     terminal, port = shell
     certificate, person, serve, key, look, others = blocks()[:6]

@@ -37,6 +37,7 @@ from shipsight.serve.gate import Gate
 from shipsight.serve.http import HttpServer
 from shipsight.serve.http.principals import read_shown
 from shipsight.serve.http.tls import TlsAcceptor
+from shipsight.serve.revocation import Revocations
 from shipsight.serve.tls import TlsSettings, grpc_credentials, make_context, read_certificate
 
 pytestmark = pytest.mark.slow  # servers that start, die and wait
@@ -47,6 +48,10 @@ class Seen:
 
     def __init__(self) -> None:
         self.scopes: list[Any] = []
+        self.refusals: list[tuple[CertificateError, str | None]] = []
+
+    async def refused(self, error: CertificateError, address: str | None) -> None:
+        self.refusals.append((error, address))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.scopes.append(scope)
@@ -75,7 +80,7 @@ def running(app: Seen, settings: TlsSettings) -> Iterator[int]:
     context = make_context(settings)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, log_config=None, lifespan="off", loop="uvloop", timeout_keep_alive=60)
-        acceptor = TlsAcceptor(lambda: context, handshake_s=10, handshakes=10)
+        acceptor = TlsAcceptor(lambda: context, handshake_s=10, handshakes=10, refused=app.refused)
         server = HttpServer(config, drain_s=1, acceptor=acceptor)
         server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
 
@@ -115,6 +120,34 @@ def test_requests_and_websockets_see_who_is_connected(tmp_path: Path, authority:
         assert caller.principal.name == "CN=camera-7"
 
 
+def test_a7_handshake_without_a_good_certificate_is_told_of(
+    tmp_path: Path, authority: Pair, settings: TlsSettings
+) -> None:
+    """ASVS 16.3.2."""
+    app = Seen()
+    with running(app, settings) as port:
+        for shown in (make_client(make_authority(), "stranger"), None, make_client(authority)):
+            context = ssl.create_default_context(cafile=str(settings.client_ca))
+            if shown is not None:
+                context.load_cert_chain(*shown.write(tmp_path, "client"))
+            with contextlib.suppress(httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError):
+                httpx.get(f"https://localhost:{port}/", verify=context)
+        # What speaks no TLS at all shows no certificate, and is no event.
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as plain, contextlib.suppress(ConnectionError):
+            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            plain.recv(100)
+        end = time.monotonic() + 10
+        while len(app.refusals) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    assert len(app.scopes) == 1
+    assert [address for _, address in app.refusals] == ["127.0.0.1"] * 2
+    assert [error.got for error, _ in app.refusals] == [
+        "unable to get local issuer certificate",
+        "PEER_DID_NOT_RETURN_A_CERTIFICATE",
+    ]
+
+
 def test_a_certificate_that_ends_while_its_connection_lives_is_of_no_more_use(
     tmp_path: Path, authority: Pair, settings: TlsSettings
 ) -> None:
@@ -133,6 +166,8 @@ def test_a_certificate_that_ends_while_its_connection_lives_is_of_no_more_use(
         time.sleep(max(left.total_seconds(), 0) + 1)
         assert asking.get("/").status_code == 403
     assert len(app.scopes) == 1
+    ((told, address),) = app.refusals
+    assert (told.where, address) == ("CN=camera-7", "127.0.0.1")
 
 
 @pytest.mark.parametrize("settings_of_client", ["subject", "alternative name", "neither"])
@@ -211,13 +246,74 @@ def test_grpc_shows_the_same_client_and_follows_the_files(
         server.stop(None).wait(10)
 
 
-def test_grpc_refuses_a_revocation_list_rather_than_passing_over_it(
+def refusal(revocations: Revocations, shown: Pair, *chain: Pair, at: datetime | None = None) -> str | None:
+    """What a certificate is refused for, None where it passes."""
+    try:
+        revocations.check(shown.pem, [one.pem for one in chain], at or datetime.now(UTC))
+    except CertificateError as error:
+        return str(error)
+    return None
+
+
+def test_a7_revocation_lists_of_the_whole_chain_are_heeded_and_none_that_is_not_its_issuers(
     tmp_path: Path, authority: Pair, settings: TlsSettings
 ) -> None:
-    pytest.importorskip("grpc")
-    put(tmp_path / "authority.pem", authority.pem + make_revocation_list(authority, []))
-    with pytest.raises(CertificateError, match="revocation"):
-        grpc_credentials(settings)
+    """ASVS 12.1.4: what gRPC's handshakes pass over, by one way to a root and by none."""
+    below = make_certificate("below", issuer=authority, is_authority=True)
+    leaf, other, alone = make_client(below, "leaf"), make_client(below, "other"), make_client(authority, "alone")
+    rogue = Pair(make_certificate("below", is_authority=True).certificate, below.key)
+
+    def with_lists(*lists: bytes) -> Revocations:
+        put(tmp_path / "authority.pem", authority.pem + b"".join(lists))
+        return Revocations(settings, poll_s=60)
+
+    def of(issuer: Pair, *revoked: Pair, end: timedelta = timedelta(days=1)) -> bytes:
+        return make_revocation_list(issuer, revoked, end=end)
+
+    assert refusal(with_lists(), leaf) is None
+    clean = with_lists(of(authority), of(below))
+    assert refusal(clean, leaf, below) is refusal(clean, alone) is None
+    assert refusal(clean, leaf) is not None, "what is not sent along leads to no root"
+    assert refusal(clean, leaf, other, alone) is not None, "what signs nobody leads to none"
+    assert refusal(clean, leaf, below, at=datetime.now(UTC) + timedelta(days=2)) is not None, "lists end"
+    assert refusal(clean, leaf, below, at=datetime.now(UTC) - timedelta(days=3)) is not None, "and begin"
+    for lists, is_leaf_out, is_alone_out in (
+        ((of(authority), of(below, leaf)), True, False),
+        ((of(authority, below), of(below)), True, False),
+        ((of(authority, alone), of(below)), False, True),
+        ((of(authority), of(below, other)), False, False),
+        ((of(authority), of(below, end=-timedelta(hours=1))), True, False),
+        ((of(authority), of(rogue)), False, False),  # the same name and key
+        ((of(authority), of(make_authority("below"))), True, False),
+        ((of(below),), True, True),
+        ((of(authority), of(below, leaf), of(below)), True, False),
+    ):
+        found = with_lists(*lists)
+        assert (refusal(found, leaf, below) is not None) is is_leaf_out
+        assert (refusal(found, leaf, below) is not None) is is_leaf_out, "and again, where it is remembered"
+        assert (refusal(found, alone) is not None) is is_alone_out
+
+
+def test_a7_file_of_authorities_with_half_a_list_is_not_taken(
+    tmp_path: Path, authority: Pair, settings: TlsSettings
+) -> None:
+    whole = make_revocation_list(authority, [])
+    for broken in (whole[:-40], whole.replace(b"-----END X509 CRL-----", b""), whole[:60] + b"AAAA" + whole[64:]):
+        put(tmp_path / "authority.pem", authority.pem + broken)
+        with pytest.raises(CertificateError):
+            Revocations(settings)
+    put(tmp_path / "authority.pem", authority.pem)
+    revocations, client = Revocations(settings, poll_s=0.05), make_client(authority)
+    assert refusal(revocations, client) is None
+    put(tmp_path / "authority.pem", authority.pem + whole[:-40])
+    end = time.monotonic() + 10
+    while refusal(revocations, client) is None:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    put(tmp_path / "authority.pem", authority.pem + whole)
+    while refusal(revocations, client) is not None:
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_a_key_that_cannot_be_read_is_named(settings: TlsSettings) -> None:

@@ -222,6 +222,7 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
         TileSettings(**wrong)
 
 
+@pytest.mark.slow
 def test_digits_too_small_for_the_model_are_found_by_windows(
     sample_dir: Path, digit_scenes: Callable[[int, int], tuple[Any, Any]], tmp_path: Path
 ) -> None:

@@ -243,7 +243,7 @@ class Authenticator:
         if kind is PrincipalKind.PERSON:
             found = None if principal.session is None else self._access.sessions.by_handle(principal.session)
         elif kind is PrincipalKind.KEY:
-            key = None if principal.id is None else self._access.keys.still(principal.id)
+            key = None if principal.id is None else self._access.keys.still(principal)
             found, until = key or (None, None)
         elif principal.certificate is not None:
             until = principal.certificate.not_after
@@ -259,4 +259,4 @@ class Authenticator:
 
 
 def _still_name(principal: Principal) -> tuple[object, ...]:
-    return ("still", principal.kind, principal.id, principal.session, principal.certificate)
+    return ("still", principal.kind, principal.id, principal.session, principal.certificate, principal.secret)

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Column, Connection, Engine, LargeBinary, MetaData, Table, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from shipsight.access.directory import keep_known_in, knows_anyone_in
 from shipsight.access.events import Event, EventKind, EventSink, Outcome
 from shipsight.access.permissions import Action
 from shipsight.access.principal import Principal
@@ -39,7 +40,16 @@ from shipsight.access.store.database import memory_engine
 from shipsight.access.store.migrating import known_revisions, newest_revision, upgrade
 from shipsight.errors import CorruptError, LimitError, UnsupportedError, UsageError
 
-__all__ = ["LEAST_PASSPHRASE", "MOST_BYTES", "Backup", "BackupLock", "create_backup", "open_backup", "restore_backup"]
+__all__ = [
+    "LEAST_PASSPHRASE",
+    "MOST_BYTES",
+    "Backup",
+    "BackupLock",
+    "check_backup",
+    "create_backup",
+    "open_backup",
+    "restore_backup",
+]
 
 LEAST_PASSPHRASE = 12
 MOST_BYTES = 1 << 30
@@ -65,6 +75,9 @@ class BackupLock:
     def __post_init__(self) -> None:
         if (self.passphrase is None) == (not self.keys):
             raise UsageError("a backup is opened by a passphrase or a key", expected="one of the two")
+        # What is no UTF-8 in a file or a variable comes here as halves of surrogate pairs.
+        if self.passphrase is not None and any("\ud800" <= letter <= "\udfff" for letter in self.passphrase):
+            raise UsageError("not text in UTF-8", where="passphrase")
 
 
 @dataclass(frozen=True)
@@ -141,6 +154,24 @@ def create_backup(
     return data
 
 
+def check_backup(data: bytes) -> None:
+    """Finds what is no backup, of a newer version, or damaged, before anybody is asked for what opens it.
+
+    Raises:
+        UsageError, CorruptError, UnsupportedError, LimitError: as of `open_backup`.
+    """
+    if len(data) > MOST_BYTES:
+        raise LimitError("too large for a backup", expected=f"at most {MOST_BYTES} bytes", got=len(data))
+    if not data.startswith(_MAGIC):
+        raise UsageError("not a backup of identities")
+    if len(data) < _HEAD + _TAG + _DIGEST:
+        raise CorruptError("a backup that was cut", got=f"{len(data)} bytes")
+    if data[len(_MAGIC) : len(_MAGIC) + 1] != _VERSION:
+        raise UnsupportedError("a newer kind of backup", hint="Use the version of shipsight that made it.")
+    if not hmac.compare_digest(hashlib.sha256(data[:-_DIGEST]).digest(), data[-_DIGEST:]):
+        raise CorruptError("a backup that was changed or cut", hint="Fetch it again, or take another.")
+
+
 def open_backup(data: bytes, *, lock: BackupLock) -> Backup:
     """Reads a file whole, and brings what is in it to the shape of now; changes nothing.
 
@@ -195,7 +226,8 @@ def restore_backup(
     """
     actor.require(Action.ACCESS_CHANGE)
     with database.write() as connection:
-        if not replace and _is_inhabited(connection):
+        is_known = knows_anyone_in(connection)
+        if is_known and not replace:
             raise UsageError("somebody is known here", hint="Give --force to replace all of them.")
         revision = read_revision(connection)
         for table in reversed(tables.metadata.sorted_tables):
@@ -204,6 +236,8 @@ def restore_backup(
             rows = [_seal(table, row, box) for row in backup.held[table.name]]
             if rows:
                 connection.execute(insert(table), rows)
+        if is_known:
+            keep_known_in(connection)
         # Above both, so that whoever knows one of the two looks again.
         write_revision(connection, max(revision, read_revision(connection)))
         grow_revision(connection)
@@ -212,19 +246,8 @@ def restore_backup(
 
 
 def _decrypt(data: bytes, lock: BackupLock) -> Any:  # noqa: ANN401 - JSON
-    if len(data) > MOST_BYTES:
-        raise LimitError("too large for a backup", expected=f"at most {MOST_BYTES} bytes", got=len(data))
-    if not data.startswith(_MAGIC):
-        raise UsageError("not a backup of identities")
-    if len(data) < _HEAD + _TAG + _DIGEST:
-        raise CorruptError("a backup that was cut", got=f"{len(data)} bytes")
-    version, kind = data[len(_MAGIC) : len(_MAGIC) + 1], data[len(_MAGIC) + 1 : len(_MAGIC) + 2]
-    if version != _VERSION:
-        raise UnsupportedError("a newer kind of backup", hint="Use the version of shipsight that made it.")
-    body, digest = data[:-_DIGEST], data[-_DIGEST:]
-    if not hmac.compare_digest(hashlib.sha256(body).digest(), digest):
-        raise CorruptError("a backup that was changed or cut", hint="Fetch it again, or take another.")
-    head, sealed = body[:_HEAD], body[_HEAD:]
+    check_backup(data)
+    head, sealed, kind = data[:_HEAD], data[_HEAD:-_DIGEST], data[len(_MAGIC) + 1 : len(_MAGIC) + 2]
     salt, nonce = head[-_NONCE - _SALT : -_NONCE], head[-_NONCE:]
     for cipher in _ciphers(lock, kind, salt):
         try:
@@ -257,11 +280,6 @@ def _ciphers(lock: BackupLock, kind: bytes, salt: bytes) -> list[AESGCM]:
 def _lasting() -> list[Table]:
     """Returns the tables that are in a file, those that others point to first."""
     return [one for one in tables.metadata.sorted_tables if one.info.get("backed_up", True)]
-
-
-def _is_inhabited(connection: Connection) -> bool:
-    known = (tables.users, tables.api_keys, tables.certificates)
-    return any(connection.execute(select(one.c.id).limit(1)).first() is not None for one in known)
 
 
 def _dump(connection: Connection, table: Table, box: SecretBox) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from shipsight.errors import AuthenticationError
 
 __all__ = ["Challenge", "make_challenge", "take_challenge"]
 
-_MOST = 10_000
+_MOST = 10_000  # of each kind for whoever comes
+_MOST_OF_ONE = 20  # of each kind for one user
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ def make_challenge(
 ) -> str:
     """Keeps a new challenge and returns its token, 256 random bits as base64url.
 
-    Those that are over are removed on the way. Anybody may begin a ceremony: where they are too many the oldest give way, so
-    that the table stays small. Those who ask too often are held back at the edge.
+    Those that are over are removed on the way. Where there are too many of a kind the oldest give way, so that the table stays
+    small: those for whoever comes to others of these, and those for a user to others for the same user. So nobody who floods
+    takes a ceremony from somebody who is known, or from another kind. The edge paces who begins without being known.
 
     Args:
         connection: in a transaction that writes.
@@ -61,10 +63,11 @@ def make_challenge(
         told: plain values to find again.
     """
     connection.execute(delete(challenges).where(challenges.c.expires_at <= now))
-    waiting = connection.scalar(select(func.count()).select_from(challenges).where(challenges.c.kind == kind)) or 0
-    if waiting >= _MOST:
-        oldest = select(challenges.c.token_hash).where(challenges.c.kind == kind)
-        oldest = oldest.order_by(challenges.c.expires_at).limit(_MOST // 10)
+    alike = (challenges.c.kind == kind) & (challenges.c.user_id == user_id)  # "is null" for whoever comes
+    most = _MOST if user_id is None else _MOST_OF_ONE
+    waiting = connection.scalar(select(func.count()).select_from(challenges).where(alike)) or 0
+    if waiting >= most:
+        oldest = select(challenges.c.token_hash).where(alike).order_by(challenges.c.expires_at).limit(most // 10)
         connection.execute(delete(challenges).where(challenges.c.token_hash.in_(oldest.scalar_subquery())))
     token = new_token()
     connection.execute(

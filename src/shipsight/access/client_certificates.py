@@ -15,11 +15,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from shipsight.access import grants as granting
+from shipsight.access.acting import changing_access
 from shipsight.access.events import Event, EventKind, EventSink, Outcome
 from shipsight.access.machines import check_name, keep_use, machine_rights_in, told_grants_in
 from shipsight.access.permissions import NO_RIGHTS, Action, Grant
@@ -28,9 +29,6 @@ from shipsight.access.quotas import parse_limits
 from shipsight.access.store import Database, grow_revision, tables
 from shipsight.access.tokens import is_id, new_id
 from shipsight.errors import AuthenticationError, NotFoundError, UsageError
-
-if TYPE_CHECKING:
-    from shipsight.access.directory import Directory
 
 __all__ = ["FIELDS", "ClientCertificates", "KnownCertificate"]
 
@@ -79,12 +77,11 @@ class ClientCertificates:
 
     Args:
         db: where they are kept.
-        directory: knows roles.
         events: takes what happens.
         now: tells the time.
     """
 
-    def __init__(self, db: Database, directory: Directory, events: EventSink, now: Callable[[], datetime]) -> None:
+    def __init__(self, db: Database, events: EventSink, now: Callable[[], datetime]) -> None:
         self._db, self._events, self._now = db, events, now
 
     def add(
@@ -114,6 +111,7 @@ class ClientCertificates:
 
         Raises:
             ForbiddenError: the actor may not.
+            AuthenticationError: their session has ended.
             UsageError: something does not fit, or name or value stand for another entry.
         """
         actor.require(Action.ACCESS_CHANGE)
@@ -125,7 +123,7 @@ class ClientCertificates:
         if kind not in _KINDS:
             raise UsageError("no such kind of certificate", where="kind", expected=" or ".join(_KINDS), got=kind)
         table, entry = tables.certificates, new_id()
-        with self._db.write() as connection:
+        with changing_access(self._db, actor) as connection:
             connection.execute(
                 delete(table).where(table.c.field == field, table.c.value == value, table.c.revoked_at.is_not(None))
             )
@@ -159,11 +157,11 @@ class ClientCertificates:
 
         Raises:
             ForbiddenError: the actor may not.
+            AuthenticationError: their session has ended.
             NotFoundError: there is no such entry.
         """
-        actor.require(Action.ACCESS_CHANGE)
         table = tables.certificates
-        with self._db.write() as connection:
+        with changing_access(self._db, actor) as connection:
             row = self._row(connection, entry)
             # The row stays and refuses; its name is free for another.
             connection.execute(

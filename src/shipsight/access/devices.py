@@ -10,12 +10,13 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, insert, select
 
+from shipsight.access.settings import DEVICE_LIVES_S
 from shipsight.access.store.tables import known_devices
 from shipsight.access.tokens import digest, new_token
 
 __all__ = ["counted_as", "know_in"]
 
-_LIVES = timedelta(days=365)
+_LIVES = timedelta(seconds=DEVICE_LIVES_S)
 _MOST = 20
 
 
@@ -24,10 +25,13 @@ def counted_as(connection: Connection, user_id: str | None, whom: str, device: s
     return f"device:{digest(device or '').hex()}" if _is_known(connection, user_id, device, now) else f"account:{whom}"
 
 
-def know_in(connection: Connection, user_id: str, device: str | None, now: datetime) -> str:
-    """Returns the token of a browser that somebody signed in with: what it shows, or a new one."""
+def know_in(connection: Connection, user_id: str, device: str | bytes | None, now: datetime) -> str | None:
+    """Returns the token of a browser that somebody signed in with: what it shows, or a new one.
+
+    None where it is known by the digest of its token alone: it has that, and keeps it.
+    """
     if device is not None and _is_known(connection, user_id, device, now):
-        return device
+        return device if isinstance(device, str) else None
     kept = connection.execute(
         select(known_devices.c.token_hash)
         .where(known_devices.c.user_id == user_id)
@@ -43,10 +47,11 @@ def know_in(connection: Connection, user_id: str, device: str | None, now: datet
     return token
 
 
-def _is_known(connection: Connection, user_id: str | None, device: str | None, now: datetime) -> bool:
+def _is_known(connection: Connection, user_id: str | None, device: str | bytes | None, now: datetime) -> bool:
+    token_hash = device if isinstance(device, bytes) else digest(device or "")
     row = connection.execute(
         select(known_devices.c.expires_at).where(
-            known_devices.c.token_hash == digest(device or ""), known_devices.c.user_id == (user_id or "")
+            known_devices.c.token_hash == token_hash, known_devices.c.user_id == (user_id or "")
         )
     ).one_or_none()
     return row is not None and now < row.expires_at

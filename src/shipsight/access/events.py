@@ -9,15 +9,33 @@ Source: OWASP ASVS 5.0, 16.2 and 16.3.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-__all__ = ["Event", "EventKind", "EventSink", "LoggedEvents", "Outcome"]
+__all__ = ["Event", "EventKind", "EventSink", "LoggedEvents", "Outcome", "asked_from", "note_client"]
 
 _log = logging.getLogger("shipsight.access")
+_client: ContextVar[str | None] = ContextVar("shipsight_client", default=None)
+
+
+def note_client(address: str | None) -> None:
+    """Notes where the request at hand comes from, for the events of its task and of those that it starts."""
+    _client.set(address)
+
+
+@contextmanager
+def asked_from(address: str | None) -> Iterator[None]:
+    """Notes that within: for a thread, which has no task."""
+    before = _client.set(address)
+    try:
+        yield
+    finally:
+        _client.reset(before)
 
 
 class EventKind(StrEnum):
@@ -72,7 +90,7 @@ class Event:
         subject: to whom or what, None where it is the actor or nothing.
         why: code of what refused it, None where it was done.
         factor: that was used, None where none was.
-        address: that the request came from, None where there is none.
+        address: that the request came from, None where there is none; that of the request at hand where none is given.
         details: more, plain values.
     """
 
@@ -85,6 +103,10 @@ class Event:
     factor: str | None = None
     address: str | None = None
     details: Mapping[str, str | int | float | bool | list[str] | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.address is None:
+            object.__setattr__(self, "address", _client.get())
 
 
 class EventSink(Protocol):

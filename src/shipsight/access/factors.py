@@ -3,15 +3,14 @@
 
 A one-time code is taken for the step of thirty seconds that it belongs to, and for the one before and after, since clocks differ:
 ninety seconds instead of the thirty of ASVS 6.5.5, as RFC 6238, 5.2 allows; each step is taken once and never an earlier one, by one
-conditional update, however many ask at once. Recovery codes have 120 random bits, so that a SHA-256 is enough (ASVS 6.5.2), and
-are taken once each. Invariants: seeds are encrypted; people change their own factors alone, shortly after they proved who they
+conditional update, however many ask at once. Recovery codes have 140 random bits, so that a SHA-256 is enough (ASVS 6.5.2), and
+are taken once each; older ones of 120 bits are taken as well. Invariants: seeds are encrypted; people change their own factors alone, shortly after they proved who they
 are; an administrator may only take a lost factor away. Leaves to others: slowing down guesses (`throttle`), passkeys. Stable.
 Sources: RFC 6238; OWASP ASVS 5.0, 6.5, 6.4.3, 7.5.1.
 """
 
 from __future__ import annotations
 
-import base64
 import hmac
 import re
 import secrets
@@ -22,8 +21,10 @@ from datetime import datetime, timedelta
 import pyotp
 from sqlalchemy import Connection, delete, func, insert, select, update
 
+from shipsight.access.acting import check_actor_in
+from shipsight.access.ending import end_sessions_in
 from shipsight.access.events import Event, EventKind, EventSink, Outcome
-from shipsight.access.grants import groups_in, rights_in
+from shipsight.access.grants import check_is_not_an_auditors_in, groups_in, rights_in
 from shipsight.access.permissions import Action
 from shipsight.access.principal import Principal
 from shipsight.access.sessions import strengthen_in
@@ -45,9 +46,10 @@ __all__ = [
 _STEP_S = 30
 _WINDOW = 1
 _CODE = re.compile(r"[0-9]{6}")
-_RECOVERY = re.compile(r"[A-Z2-7]{24}")
+_RECOVERY = re.compile(r"[A-Z2-7]{28}|[A-Z2-7]{24}")  # the shorter ones are no longer made
 _SEED_BASE32 = 32  # 160 bits, as RFC 4226, 4 recommends
-_RECOVERY_BYTES, _RECOVERY_CODES = 15, 10
+_RECOVERY_LETTERS, _RECOVERY_CODES = 28, 10
+_BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _SETUP_LIVES = timedelta(minutes=15)
 
 
@@ -132,10 +134,12 @@ class Factors:
         Raises:
             ForbiddenError: it is another person's.
             StepUpError: the person has to prove first who they are.
-            AuthenticationError: the code is not right, or the seed was made too long ago.
+            AuthenticationError: the code is not right, the seed was made too long ago, or the person's session has ended.
         """
         check_factors_are_own(actor, user_id, self._now())
         with self._db.write() as connection:
+            check_actor_in(connection, actor)
+            is_first = not factors_in(connection, user_id).has_second
             row = connection.execute(
                 select(totps).where(totps.c.user_id == user_id, totps.c.is_confirmed.is_(False))
             ).one_or_none()
@@ -147,7 +151,7 @@ class Factors:
             connection.execute(
                 update(totps).where(totps.c.id == row.id).values(is_confirmed=True, last_step=max(steps))
             )
-            strengthen_in(connection, actor, "totp")
+            strengthen_in(connection, actor, "totp", is_first=is_first, events=self._events, at=at)
             self._tell(EventKind.FACTOR_ADDED, actor, actor.told(), "totp")
 
     def check_totp(self, user_id: str, code: str) -> bool:
@@ -178,17 +182,21 @@ class Factors:
         Raises:
             ForbiddenError: the actor may not, or it is their last second factor and they need one.
             StepUpError: the person has to prove first who they are.
+            AuthenticationError: the actor's session has ended.
             NotFoundError: there are none.
         """
-        check_factors_are_own(actor, user_id, self._now(), or_action=Action.ACCESS_CHANGE)
+        at = self._now()
+        check_factors_are_own(actor, user_id, at, or_action=Action.ACCESS_CHANGE)
         with self._db.write() as connection:
+            check_actor_in(connection, actor, None if actor.id == user_id else Action.ACCESS_CHANGE)
+            check_is_not_an_auditors_in(connection, actor, user_id, command="user reset-factors")
             name = connection.execute(
                 select(users.c.name).join(totps, totps.c.user_id == users.c.id).where(users.c.id == user_id)
             ).scalar()
             if name is None:
                 raise NotFoundError("no one-time codes are set up", got=user_id)
             connection.execute(delete(totps).where(totps.c.user_id == user_id))
-            check_is_not_last_in(connection, actor, user_id)
+            check_is_not_last_in(connection, actor, user_id, events=self._events, at=at)
             self._tell(EventKind.FACTOR_REMOVED, actor, f"person:{name}", "totp")
 
     def make_recovery_codes(self, actor: Principal, user_id: str) -> list[str]:
@@ -197,10 +205,12 @@ class Factors:
         Raises:
             ForbiddenError: it is another person, or one without a second factor that they could stand in for.
             StepUpError: the person has to prove first who they are.
+            AuthenticationError: the person's session has ended.
         """
         check_factors_are_own(actor, user_id, self._now())
-        codes = [_write_recovery(secrets.token_bytes(_RECOVERY_BYTES)) for _ in range(_RECOVERY_CODES)]
+        codes = [_make_recovery() for _ in range(_RECOVERY_CODES)]
         with self._db.write() as connection:
+            check_actor_in(connection, actor)
             if not factors_in(connection, user_id).has_second:
                 raise ForbiddenError("recovery codes stand in for a second factor", hint="Add one first.")
             connection.execute(delete(recovery_codes).where(recovery_codes.c.user_id == user_id))
@@ -285,8 +295,17 @@ def check_factors_are_own(actor: Principal, user_id: str, now: datetime, *, or_a
         raise StepUpError("prove again who you are", got=actor.told())
 
 
-def check_is_not_last_in(connection: Connection, actor: Principal, user_id: str) -> None:
+def check_is_not_last_in(
+    connection: Connection, actor: Principal, user_id: str, *, events: EventSink, at: datetime
+) -> None:
     """Sees to what is left when a second factor was taken away, in the same transaction, by whoever took it.
+
+    Args:
+        connection: of the transaction.
+        actor: who took it.
+        user_id: whose it was; the sessions of somebody else than the actor end.
+        events: takes what happens, before it is kept.
+        at: time.
 
     Raises:
         ForbiddenError: it was the actor's last, and they need one.
@@ -298,12 +317,12 @@ def check_is_not_last_in(connection: Connection, actor: Principal, user_id: str)
             raise ForbiddenError("your rights need a second factor", hint="Add another one before you remove this.")
         connection.execute(delete(recovery_codes).where(recovery_codes.c.user_id == user_id))
     if not is_own:
-        connection.execute(delete(sessions).where(sessions.c.user_id == user_id))
+        end_sessions_in(connection, sessions.c.user_id == user_id, events=events, actor=actor, at=at)
     grow_revision(connection)
 
 
-def _write_recovery(drawn: bytes) -> str:
-    text = base64.b32encode(drawn).decode()
+def _make_recovery() -> str:
+    text = "".join(secrets.choice(_BASE32) for _ in range(_RECOVERY_LETTERS))
     return "-".join(text[at : at + 4] for at in range(0, len(text), 4))
 
 

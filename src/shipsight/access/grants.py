@@ -23,20 +23,24 @@ from shipsight.access.permissions import (
     Rights,
     Role,
 )
-from shipsight.access.principal import Principal
+from shipsight.access.principal import Principal, PrincipalKind
 from shipsight.access.store import grow_revision
 from shipsight.access.store.tables import api_keys, certificates, grants, roles, sessions, users
 from shipsight.access.tokens import is_id, new_id
-from shipsight.errors import NotFoundError, UsageError
+from shipsight.errors import ForbiddenError, NotFoundError, UsageError
 
 __all__ = [
     "HOLDERS",
     "administrators_in",
+    "audit_grants_in",
     "check_holder_in",
+    "check_is_not_an_auditors_in",
+    "check_server_grants",
     "check_together",
     "drop_holders_in",
     "grants_in",
     "groups_in",
+    "holders_in",
     "holders_of_in",
     "put_grants_in",
     "rights_in",
@@ -101,14 +105,55 @@ def check_together(kind: str, rights: Rights) -> None:
 
 
 def rights_in(connection: Connection, user_id: str, groups: Sequence[str] = ()) -> Rights:
-    """Returns what a user may do now, by themselves and by the groups that they signed in with; nothing where disabled."""
+    """Returns what a user may do now, by themselves and by the groups that they signed in with; nothing where disabled.
+
+    The same is looked up of a user that there is not, so that who shows a key cannot tell by the work.
+    """
     is_disabled = connection.execute(select(users.c.is_disabled).where(users.c.id == user_id)).scalar_one_or_none()
-    if is_disabled is None or is_disabled:
-        return NO_RIGHTS
     held = grants_in(connection, "user", [user_id])
     if groups:
         held += grants_in(connection, "group", groups)
-    return _apart(Rights.of(held, roles_in(connection)))
+    rights = _apart(Rights.of(held, roles_in(connection)))
+    return NO_RIGHTS if is_disabled is None or is_disabled else rights
+
+
+def audit_grants_in(connection: Connection, given: Iterable[Grant]) -> set[Grant]:
+    """Returns those grants whose role reads the audit log."""
+    known = roles_in(connection)
+    return {one for one in given if one.role in known and known[one.role].actions & AUDIT_ACTIONS}
+
+
+def check_server_grants(actor: Principal, *, where: str, command: str) -> None:
+    """Refuses to say who reads the audit log, to anybody but who has the server's own machine.
+
+    Else an administrator would let somebody read who is themselves, or become somebody who reads: what they did would be theirs to review.
+
+    Args:
+        actor: who would.
+        where: whom it concerns, for the error.
+        command: of `shipsight` that does it.
+
+    Raises:
+        ForbiddenError: the actor is not the server.
+    """
+    if actor.kind is not PrincipalKind.SERVER:
+        raise ForbiddenError(
+            "who reads the audit log is decided on the server's own machine",
+            where=where,
+            got=actor.told(),
+            hint=f"Run on the server: shipsight {command}",
+        )
+
+
+def check_is_not_an_auditors_in(connection: Connection, actor: Principal, user_id: str, *, command: str) -> None:
+    """Refuses to take over how somebody else proves who they are, where they were granted to read the audit log.
+
+    Raises:
+        ForbiddenError: as `check_server_grants`.
+    """
+    if actor.id != user_id and audit_grants_in(connection, grants_in(connection, "user", [user_id])):
+        name = connection.execute(select(users.c.name).where(users.c.id == user_id)).scalar_one()
+        check_server_grants(actor, where=name, command=f"{command} {name}")
 
 
 def _apart(rights: Rights) -> Rights:
@@ -158,6 +203,12 @@ def groups_in(connection: Connection, actor: Principal) -> tuple[str, ...]:
         return ()
     proved = connection.execute(select(sessions.c.factors).where(sessions.c.handle == actor.session)).scalar()
     return tuple(proved["groups"]) if proved else ()
+
+
+def holders_in(connection: Connection, kind: str) -> list[str]:
+    """Returns the ids of all of a kind who hold something, in order."""
+    ids = connection.execute(select(grants.c.holder_id).where(grants.c.holder_kind == kind).distinct()).scalars()
+    return sorted(ids)  # as Python has it: databases order texts by their locale
 
 
 def holders_of_in(connection: Connection, role: str) -> list[tuple[str, str]]:

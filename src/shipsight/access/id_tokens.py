@@ -225,6 +225,8 @@ def _check_claims(claims: Mapping[str, Any], *, issuer: str, client_id: str, non
 def _check_times(claims: Mapping[str, Any], now: float) -> None:
     expires, issued = _time(claims, "exp"), _time(claims, "iat")
     begins = _time(claims, "nbf") if "nbf" in claims else issued
+    if claims.get("auth_time") is not None:
+        _time(claims, "auth_time")
     if now >= expires + SKEW_S:
         raise TokenError("token-expired")
     if now < begins - SKEW_S or now < issued - SKEW_S:

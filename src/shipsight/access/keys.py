@@ -16,14 +16,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
 from shipsight.access import grants as granting
+from shipsight.access.acting import check_actor_in
 from shipsight.access.events import Event, EventKind, EventSink, Outcome
 from shipsight.access.machines import check_name, keep_use, machine_rights_in, told_grants_in
-from shipsight.access.permissions import NO_RIGHTS, Action, Grant, Rights
+from shipsight.access.permissions import Action, Grant, Rights
 from shipsight.access.principal import Principal, PrincipalKind
 from shipsight.access.quotas import parse_limits
 from shipsight.access.store import Database, grow_revision, tables
@@ -36,10 +37,10 @@ from shipsight.errors import (
     UsageError,
 )
 
-if TYPE_CHECKING:
-    from shipsight.access.directory import Directory
+__all__ = ["KEY_LIVES", "MOST_OVERLAP_S", "ApiKey", "Keys"]
 
-__all__ = ["MOST_OVERLAP_S", "ApiKey", "Keys"]
+KEY_LIVES = timedelta(days=365)
+"""After which a key ends that nobody named an end for; whoever calls `Keys.add` says so there."""
 
 MOST_OVERLAP_S = 30 * 86400.0
 
@@ -85,12 +86,11 @@ class Keys:
 
     Args:
         db: where they are kept.
-        directory: knows people and roles.
         events: takes what happens.
         now: tells the time.
     """
 
-    def __init__(self, db: Database, directory: Directory, events: EventSink, now: Callable[[], datetime]) -> None:
+    def __init__(self, db: Database, events: EventSink, now: Callable[[], datetime]) -> None:
         self._db, self._events, self._now = db, events, now
 
     def add(
@@ -121,6 +121,7 @@ class Keys:
         Raises:
             ForbiddenError: the actor may not make it, or it would have rights that the actor has not.
             StepUpError: a person has to prove again who they are.
+            AuthenticationError: their session has ended.
             UsageError: a name, role, time or limit does not fit.
             NotFoundError: there is no such person.
         """
@@ -176,6 +177,7 @@ class Keys:
             NotFoundError: there is no such key, or not any more.
             ForbiddenError: the actor may not.
             StepUpError: a person has to prove again who they are.
+            AuthenticationError: their session has ended.
             UsageError: the overlap is out of range.
         """
         if not 0 <= overlap_s <= MOST_OVERLAP_S:
@@ -206,6 +208,7 @@ class Keys:
         Raises:
             NotFoundError: there is no such key.
             ForbiddenError: the actor may not.
+            AuthenticationError: their session has ended.
         """
         with self._db.write() as connection:
             row = self._mine(connection, actor, key_id)
@@ -251,38 +254,47 @@ class Keys:
         """
         now = self._now()
         form = _FORM.fullmatch(text)
-        # The same work for every text: one hash, one look, two comparisons.
+        # The same work for every text: one hash, the same looks, two comparisons.
         shown = digest(text)
         with self._db.read() as connection:
             row = connection.execute(
                 select(tables.api_keys).where(tables.api_keys.c.id == ("" if form is None else form.group(1)))
             ).one_or_none()
-            held = NO_RIGHTS if row is None else _rights_in(connection, row)
-            is_out = row is not None and _is_out(connection, row)
-        is_current = hmac.compare_digest(shown, _NOBODYS if row is None else row.secret_hash)
-        is_previous = hmac.compare_digest(shown, _NOBODYS if row is None else row.previous_hash or _NOBODYS)
-        if row is None or not (is_current or is_previous):
+            held, is_out = _rights_in(connection, row), _is_out(connection, row)
+        is_shown, until = _shown(row, shown)
+        if row is None or not is_shown:
             raise self._refused(row, "unknown" if row is None else "secret")
-        until = _end(row)
-        if not is_current:
-            until = row.previous_until if until is None else min(until, row.previous_until)
-        principal = self._principal(row, held, until, now, is_out=is_out)
+        principal = self._principal(row, held, until, now, is_out=is_out, shown=shown)
         keep_use(self._db, tables.api_keys, row, now)
         return principal, until
 
-    def still(self, key_id: str) -> tuple[Principal, datetime | None] | None:
-        """Returns who a key that was shown before is, with what it may do now, and until when; None where it has ended."""
+    def still(self, key: Principal) -> tuple[Principal, datetime | None] | None:
+        """Returns who a key that was shown before is, with what it may do now, and until when.
+
+        None where it has ended, and where the secret that was shown is not good any more.
+        """
+        shown = key.secret or b""
         with self._db.read() as connection:
-            row = _row(connection, key_id)
-            if row is None:
+            row = _row(connection, key.id or "")
+            is_shown, until = _shown(row, shown)
+            if row is None or not is_shown:
                 return None
             held, is_out = _rights_in(connection, row), _is_out(connection, row)
         try:
-            return self._principal(row, held, _end(row), self._now(), is_out=is_out), _end(row)
+            return self._principal(row, held, until, self._now(), is_out=is_out, shown=shown), until
         except AuthenticationError:
             return None
 
-    def _principal(self, row: Any, held: Rights, until: datetime | None, now: datetime, *, is_out: bool) -> Principal:  # noqa: ANN401 - a row
+    def _principal(
+        self,
+        row: Any,  # noqa: ANN401 - a row
+        held: Rights,
+        until: datetime | None,
+        now: datetime,
+        *,
+        is_out: bool,
+        shown: bytes,
+    ) -> Principal:
         if row.revoked_at is not None:
             raise self._refused(row, "revoked")
         if until is not None and until <= now:
@@ -290,15 +302,21 @@ class Keys:
         if is_out:
             raise self._refused(row, "owner-disabled")
         return Principal(
-            PrincipalKind.KEY, f"{row.name}.{row.id}", rights=held, id=row.id, rate=row.rate, quota=row.quota
+            PrincipalKind.KEY,
+            f"{row.name}.{row.id}",
+            rights=held,
+            id=row.id,
+            rate=row.rate,
+            quota=row.quota,
+            owner_id=row.owner_id,
+            secret=shown,
         )
 
     def _mine(self, connection: Connection, actor: Principal, key_id: str) -> Any:  # noqa: ANN401 - a row
         """Returns a key that the actor may change; whether there is one that is not theirs is not told."""
         row = _row(connection, key_id)
-        if row is not None and actor.is_person and row.owner_id is not None and row.owner_id == actor.id:
-            return row
-        actor.require(Action.ACCESS_CHANGE)
+        is_own = row is not None and actor.is_person and row.owner_id is not None and row.owner_id == actor.id
+        check_actor_in(connection, actor, None if is_own else Action.ACCESS_CHANGE)
         return _found(row, key_id)
 
     def _changed(
@@ -330,19 +348,35 @@ def _found(row: Any, key_id: str) -> Any:  # noqa: ANN401 - a row
     return row
 
 
-def _rights_in(connection: Connection, row: Any) -> Rights:  # noqa: ANN401 - a row
-    """Returns what a key may do: what it was granted, within what its owner may."""
-    held = machine_rights_in(connection, "key", row.id)
-    return held if row.owner_id is None else held.within(granting.rights_in(connection, row.owner_id))
+def _shown(row: Any, shown: bytes) -> tuple[bool, datetime | None]:  # noqa: ANN401 - a row or None
+    """Whether the digest of what was shown is that of a key's secret, and until when that counts; the same work for each."""
+    is_current = hmac.compare_digest(shown, _NOBODYS if row is None else row.secret_hash)
+    is_previous = hmac.compare_digest(shown, _NOBODYS if row is None else row.previous_hash or _NOBODYS)
+    if row is None or not (is_current or is_previous):
+        return False, None
+    until: datetime | None = _end(row)
+    if not is_current:
+        until = row.previous_until if until is None else min(until, row.previous_until)
+    return True, until
 
 
-def _is_out(connection: Connection, row: Any) -> bool:  # noqa: ANN401 - a row
+def _rights_in(connection: Connection, row: Any) -> Rights:  # noqa: ANN401 - a row or None
+    """Returns what a key may do: what it was granted, within what its owner may.
+
+    Where there is no key, or no owner, nobody's are looked up: the number of statements must not tell which keys there are.
+    """
+    held = machine_rights_in(connection, "key", "" if row is None else row.id)
+    owners = granting.rights_in(connection, _owner(row))
+    return held if row is None or row.owner_id is None else held.within(owners)
+
+
+def _owner(row: Any) -> str:  # noqa: ANN401 - a row or None
+    return "" if row is None or row.owner_id is None else str(row.owner_id)
+
+
+def _is_out(connection: Connection, row: Any) -> bool:  # noqa: ANN401 - a row or None
     """Whether a key's owner is disabled; a key goes when its owner does."""
-    if row.owner_id is None:
-        return False
-    return bool(
-        connection.execute(select(tables.users.c.is_disabled).where(tables.users.c.id == row.owner_id)).scalar()
-    )
+    return bool(connection.execute(select(tables.users.c.is_disabled).where(tables.users.c.id == _owner(row))).scalar())
 
 
 def _check_fresh(actor: Principal, now: datetime) -> None:
@@ -353,9 +387,9 @@ def _check_fresh(actor: Principal, now: datetime) -> None:
 
 def _check_owner(connection: Connection, actor: Principal, owner_id: str | None) -> None:
     """Lets pass who may make a key for somebody."""
-    if owner_id is None or not actor.is_person or owner_id != actor.id:
-        actor.require(Action.ACCESS_CHANGE)
-    elif actor.must_enrol:
+    is_own = owner_id is not None and actor.is_person and owner_id == actor.id
+    check_actor_in(connection, actor, None if is_own else Action.ACCESS_CHANGE)
+    if is_own and actor.must_enrol:
         raise ForbiddenError("this is not allowed to you", got=actor.told(), hint="Add a second factor first.")
     owners = select(tables.users.c.id).where(tables.users.c.id == owner_id)
     if owner_id is not None and (not is_id(owner_id) or connection.execute(owners).first() is None):

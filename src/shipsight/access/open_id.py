@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signing in with a provider of OpenID Connect: authorization code with PKCE.
+"""Signing in with a provider of OpenID Connect: authorization code with PKCE (proof key for code exchange).
 
 The provider says who somebody is, which groups they are in and how they proved it; what they may do is granted here, to the
 groups and to themselves. Two factors count where `acr` is one of those that the operator named, or `amr` says so; else the
@@ -20,8 +20,8 @@ import hmac
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -37,6 +37,7 @@ from shipsight.access.provider import CodeRefusedError, Provider
 from shipsight.access.settings import OpenIdSettings
 from shipsight.access.store import Database, grow_revision
 from shipsight.access.store.tables import grants, sessions, users
+from shipsight.access.tokens import digest
 from shipsight.errors import AuthenticationError, ForbiddenError
 
 __all__ = ["RETURN_PATH", "OpenId", "OpenIdPerson", "proves_two_factors"]
@@ -63,11 +64,17 @@ class OpenIdPerson:
         user: as which they are known here.
         groups: that they are in now.
         factors: `oidc`, and `mfa` where they proved two.
+        proved_at: when they proved who they are, None where the provider does not say.
+        session: handle of the session that the browser had when this began, None for none.
+        device: digest of the token that their browser is known by, None for none.
     """
 
     user: User
     groups: tuple[str, ...]
     factors: tuple[str, ...]
+    proved_at: datetime | None = None
+    session: str | None = None
+    device: bytes | None = None
 
 
 class _RefusedError(Exception):
@@ -119,15 +126,25 @@ class OpenId:
         self._redirect_uri = origin.rstrip("/") + RETURN_PATH
         self._provider = Provider(settings)
 
-    def begin(self) -> tuple[str, str]:
+    def begin(
+        self, *, user_id: str | None = None, session: str | None = None, device: str | None = None
+    ) -> tuple[str, str]:
         """Returns where to send the browser, and a token for it to keep: in a cookie that comes along with the redirect back.
+
+        Other cookies do not come along from another site: what they say now is kept until then.
+
+        Args:
+            user_id: who is signed in, None for nobody.
+            session: handle of their session.
+            device: token that the browser is known by, None where it is not.
 
         Raises:
             EnvironmentLackError: the provider does not answer.
         """
         endpoint = self._provider.metadata().authorization_endpoint
         with self._db.write() as connection:
-            token = make_challenge(connection, _KIND, now=self._now(), lives_s=_LIVES_S)
+            told = {"session": session, "device": None if device is None else digest(device).hex()}
+            token = make_challenge(connection, _KIND, now=self._now(), lives_s=_LIVES_S, user_id=user_id, told=told)
         asked = {
             "response_type": "code",
             "client_id": self._settings.client_id,
@@ -170,8 +187,13 @@ class OpenId:
             EnvironmentLackError: the provider does not answer.
         """
         try:
-            claims = self._claims(challenge_token, state=state, code=code, iss=iss, error=error)
-            return self._person(claims)
+            claims, told = self._claims(challenge_token, state=state, code=code, iss=iss, error=error)
+            device = told.get("device")
+            return replace(
+                self._person(claims),
+                session=told.get("session"),
+                device=None if device is None else bytes.fromhex(device),
+            )
         except _RefusedError as refused:
             self._tell_refusal(refused, address)
             if refused.why == "openid-no-rights":
@@ -183,10 +205,10 @@ class OpenId:
 
     def _claims(
         self, token: str, *, state: str | None, code: str | None, iss: str | None, error: str | None
-    ) -> Mapping[str, Any]:
-        """Returns verified claims of who comes back."""
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Returns verified claims of who comes back, and what was kept when they went."""
         try:
-            take_challenge(self._db, token, _KIND, now=self._now)
+            told = take_challenge(self._db, token, _KIND, now=self._now).told
         except AuthenticationError as over:
             raise _RefusedError("openid-challenge") from over
         is_ours = isinstance(state, str) and state.isascii() and hmac.compare_digest(state, _derive(token, "state"))
@@ -202,7 +224,7 @@ class OpenId:
             raise _RefusedError("openid-code")
         try:
             answer = self._provider.id_token(code, verifier=_derive(token, "verifier"), redirect_uri=self._redirect_uri)
-            return verify_id_token(
+            claims = verify_id_token(
                 answer,
                 keys=self._provider.keys(),
                 algorithms=metadata.algorithms,
@@ -212,6 +234,7 @@ class OpenId:
                 now=self._now(),
                 max_age_s=self._settings.max_age_s,
             )
+            return claims, told
         except CodeRefusedError as refused:
             raise _RefusedError("openid-code") from refused
         except TokenError as refused:
@@ -236,7 +259,10 @@ class OpenId:
         if user_id is None or may_do_nothing:
             raise _RefusedError("openid-no-rights", actor="nobody" if row is None else f"person:{row.name}")
         factors = ("oidc", "mfa") if proves_two_factors(claims, self._settings.required_acr) else ("oidc",)
-        return OpenIdPerson(self._directory.user(user_id), groups, factors)
+        proved_at, told = None, claims.get("auth_time")
+        if told is not None:
+            proved_at = datetime.fromtimestamp(min(max(told, 0), self._now().timestamp()), UTC)
+        return OpenIdPerson(self._directory.user(user_id), groups, factors, proved_at)
 
     def _add(self, connection: Connection, claims: Mapping[str, Any], groups: tuple[str, ...]) -> str | None:
         """Adds somebody who comes for the first time, where a group of theirs was granted something; None else."""

@@ -31,10 +31,12 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
+from shipsight.access.acting import check_actor_in
 from shipsight.access.challenges import make_challenge, take_challenge
 from shipsight.access.directory import User
 from shipsight.access.events import Event, EventKind, EventSink, Outcome
-from shipsight.access.factors import check_factors_are_own, check_is_not_last_in
+from shipsight.access.factors import check_factors_are_own, check_is_not_last_in, factors_in
+from shipsight.access.grants import check_is_not_an_auditors_in
 from shipsight.access.passkey_proofs import (
     ALGORITHMS,
     Assertion,
@@ -144,7 +146,7 @@ class Passkeys:
             ForbiddenError: it is not the actor's own, or there are too many.
             StepUpError: the actor has to prove first who they are.
             UsageError: the name does not fit.
-            AuthenticationError: the challenge or the credential is not accepted.
+            AuthenticationError: the challenge or the credential is not accepted, or the actor's session has ended.
         """
         check_factors_are_own(actor, user_id, self._now())
         if not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable():
@@ -153,6 +155,7 @@ class Passkeys:
             self._take(challenge_token, _REGISTRATION, user_id, must_be_begun_for=True)
             proved = check_registration(credential, challenge=challenge_token, rp_id=self._rp_id, origin=self._origin)
             with self._database.write() as connection:
+                check_actor_in(connection, actor)
                 return self._keep(connection, actor, user_id, proved, name)
         except ProofError as error:
             self._tell_refusal(error, actor=actor.told())
@@ -244,10 +247,14 @@ class Passkeys:
         Raises:
             ForbiddenError: the actor may not, or it is their own last second factor and their rights need one.
             StepUpError: the actor has to prove first who they are.
+            AuthenticationError: the actor's session has ended.
             NotFoundError: there is no such passkey of theirs.
         """
-        check_factors_are_own(actor, user_id, self._now(), or_action=Action.ACCESS_CHANGE)
+        at = self._now()
+        check_factors_are_own(actor, user_id, at, or_action=Action.ACCESS_CHANGE)
         with self._database.write() as connection:
+            check_actor_in(connection, actor, None if actor.id == user_id else Action.ACCESS_CHANGE)
+            check_is_not_an_auditors_in(connection, actor, user_id, command="user reset-factors")
             row = connection.execute(
                 select(passkeys.c.name, users.c.name.label("user_name"))
                 .join(users)
@@ -256,7 +263,7 @@ class Passkeys:
             if row is None:
                 raise NotFoundError("no such passkey", where=passkey_id)
             connection.execute(delete(passkeys).where(passkeys.c.id == passkey_id))
-            check_is_not_last_in(connection, actor, user_id)
+            check_is_not_last_in(connection, actor, user_id, events=self._events, at=at)
             self._tell(
                 EventKind.FACTOR_REMOVED, actor.told(), f"person:{row.user_name}", passkey=passkey_id, name=row.name
             )
@@ -302,6 +309,7 @@ class Passkeys:
             raise ProofError("passkey-known", "registered before")
         if _count_of(connection, user_id) >= _MOST:
             raise ForbiddenError("too many passkeys", expected=f"at most {_MOST}", hint="Remove one first.")
+        is_first = not factors_in(connection, user_id).has_second
         made = Passkey(new_id(), user_id, name, proved.is_backed_up, self._now(), None)
         connection.execute(
             insert(passkeys).values(
@@ -316,7 +324,7 @@ class Passkeys:
                 created_at=made.created_at,
             )
         )
-        strengthen_in(connection, actor, "passkey")
+        strengthen_in(connection, actor, "passkey", is_first=is_first, events=self._events, at=made.created_at)
         self._tell(EventKind.FACTOR_ADDED, actor.told(), None, passkey=made.id, name=name)
         return made
 

@@ -3,7 +3,7 @@
 
 Taken: 8 to 128 characters (15 and more are recommended) of any kind, without rules of composition; refused: what stands among
 the commonest passwords, and what is little more than the user's name, ours or the server's. Text is compared in Unicode's form
-NFKC, so that a password does not depend on the keyboard; otherwise as it was typed, never cut off. Invariants: a comparison
+NFKC (compatibility composition), so that a password does not depend on the keyboard; otherwise as it was typed, never cut off. Invariants: a comparison
 costs one hash, whoever it is for; a process computes four hashes at once at most, since each takes 64 MiB. Stable.
 Sources: OWASP ASVS 5.0, 6.2 and 11.4.2; NIST SP 800-63B-4, 3.1.1.2; RFC 9106, 4.
 """

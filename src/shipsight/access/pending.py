@@ -6,9 +6,8 @@ Its token works once, for five minutes, and for nothing else: it is no session. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, delete, insert, select
 
@@ -29,16 +28,16 @@ class Pending:
         user_id: who it is of.
         proved: factors so far.
         groups: that a provider said they are in.
+        proved_at: when they proved it, None for now.
     """
 
     user_id: str
     proved: tuple[str, ...]
     groups: tuple[str, ...]
+    proved_at: datetime | None = None
 
 
-def begin_pending_in(
-    connection: Connection, user_id: str, *, proved: Sequence[str], groups: Sequence[str], now: datetime
-) -> str:
+def begin_pending_in(connection: Connection, pending: Pending, *, now: datetime) -> str:
     """Returns the token of a new one."""
     connection.execute(delete(challenges).where(challenges.c.kind == _KIND, challenges.c.expires_at <= now))
     token = new_token()
@@ -46,8 +45,12 @@ def begin_pending_in(
         insert(challenges).values(
             token_hash=digest(token),
             kind=_KIND,
-            user_id=user_id,
-            told={"proved": list(proved), "groups": list(groups)},
+            user_id=pending.user_id,
+            told={
+                "proved": list(pending.proved),
+                "groups": list(pending.groups),
+                "proved_at": None if pending.proved_at is None else pending.proved_at.timestamp(),
+            },
             expires_at=now + _LIVES,
         )
     )
@@ -62,7 +65,9 @@ def find_pending_in(connection: Connection, token: str, now: datetime) -> Pendin
     # One that lives longer than any does was made before the clock went back.
     if row is None or not now < row.expires_at <= now + _LIVES + timedelta(minutes=1):
         return None
-    return Pending(row.user_id, tuple(row.told["proved"]), tuple(row.told["groups"]))
+    at = row.told.get("proved_at")
+    proved_at = None if at is None else datetime.fromtimestamp(at, UTC)
+    return Pending(row.user_id, tuple(row.told["proved"]), tuple(row.told["groups"]), proved_at)
 
 
 def end_pending_in(connection: Connection, token: str) -> bool:

@@ -25,6 +25,7 @@ __all__ = [
     "NO_RIGHTS",
     "OPEN_RIGHTS",
     "ROLES",
+    "SERVER_RIGHTS",
     "Action",
     "Grant",
     "Rights",
@@ -84,7 +85,15 @@ _CHANGING = frozenset(
         Action.ACCESS_CHANGE,
     }
 )
-_SENSITIVE = frozenset({Action.ROLLOUT_PROMOTE, Action.DATA_EXPORT, Action.KEYS_RELEASE, Action.ACCESS_CHANGE})
+_SENSITIVE = frozenset(
+    {
+        Action.ROLLOUT_SHARE,
+        Action.ROLLOUT_PROMOTE,
+        Action.DATA_EXPORT,
+        Action.KEYS_RELEASE,
+        Action.ACCESS_CHANGE,
+    }
+)
 AUDIT_ACTIONS = frozenset({Action.AUDIT_READ, Action.AUDIT_REVIEW})
 """Those of who reviews what others did."""
 HUMAN_ACTIONS = AUDIT_ACTIONS | {Action.ACCESS_READ, Action.ACCESS_CHANGE}
@@ -288,5 +297,8 @@ def _contains(outer: tuple[str, ...], inner: tuple[str, ...]) -> bool:
 
 
 NO_RIGHTS = Rights()
-OPEN_RIGHTS = Rights(tuple((role.actions, Grant(role.name)) for role in ROLES.values() if role.name != "auditor"))
-"""Those of whoever reaches a server on its own machine where nobody is known yet."""
+SERVER_RIGHTS = Rights(tuple((role.actions, Grant(role.name)) for role in ROLES.values() if role.name != "auditor"))
+"""Those of the server itself, and of who runs its commands on its machine."""
+OPEN_RIGHTS = Rights(tuple((actions - {Action.ACCESS_CHANGE}, grant) for actions, grant in SERVER_RIGHTS.grants))
+"""Those of whoever reaches a server on its own machine where nobody is known yet: not over access, else another user of that machine
+would become its lasting administrator, without the setup code."""

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from shipsight.access.permissions import NO_RIGHTS, OPEN_RIGHTS, Action, Rights
+from shipsight.access.permissions import NO_RIGHTS, OPEN_RIGHTS, SERVER_RIGHTS, Action, Rights
 from shipsight.errors import ForbiddenError, StepUpError
 
 __all__ = ["LOOPBACK", "NOBODY", "SERVER", "Certificate", "Principal", "PrincipalKind", "certificate_principal"]
@@ -62,8 +62,10 @@ class Principal:
         proved_at: when a person last proved who they are, None for others.
         fresh_until: until when that is enough for what is sensitive, None for others.
         session: handle of the session, None without one; no secret.
-        rate: requests that it may make (`quotas`), as its key or certificate tells; None for the server's default.
+        rate: requests that it may make (`quotas`), as its key or certificate tells; None where that tells nothing.
         quota: images that it may ask about, likewise.
+        owner_id: person whom a key belongs to, None for a service's and for other kinds.
+        secret: digest of what a key showed, so that what stays open ends with it; None for others. Not told, and not compared.
     """
 
     kind: PrincipalKind
@@ -78,6 +80,8 @@ class Principal:
     session: str | None = None
     rate: str | None = None
     quota: str | None = None
+    owner_id: str | None = None
+    secret: bytes | None = field(default=None, repr=False, compare=False)
 
     def told(self) -> str:
         """Returns the principal as a record tells it: `loopback`, `person:ada`, `certificate:CN=camera-1`."""
@@ -127,7 +131,7 @@ LOOPBACK = Principal(PrincipalKind.LOOPBACK, "this machine", rights=OPEN_RIGHTS)
 NOBODY = Principal(PrincipalKind.NOBODY, "nobody")
 """Who asks without saying who they are."""
 
-SERVER = Principal(PrincipalKind.SERVER, "this server", rights=OPEN_RIGHTS)
+SERVER = Principal(PrincipalKind.SERVER, "this server", rights=SERVER_RIGHTS)
 """The server itself, on behalf of whoever started it."""
 
 

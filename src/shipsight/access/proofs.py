@@ -13,7 +13,7 @@ from shipsight.access.events import Event, EventKind, EventSink, Outcome
 from shipsight.access.factors import Factors, looks_like_recovery
 from shipsight.access.pending import forget_pending_in
 from shipsight.access.store import Database, grow_revision
-from shipsight.access.store.tables import invitations, users
+from shipsight.access.store.tables import invitations, known_devices, users
 from shipsight.access.throttle import Pace, Throttle
 from shipsight.errors import AuthenticationError, RateLimitError
 
@@ -81,12 +81,14 @@ class Proofs:
         return self._factors.check_totp_in(connection, user_id, code)
 
     def put_password_in(self, connection: Connection, user_id: str, made: str, *, by: str) -> None:
-        """Keeps the hash of a new password; what began with an older one, or was to set one, ends."""
+        """Keeps the hash of a new password; what began with an older one, or was to set one, ends, and no browser is known any more."""
         at = self._now()
         connection.execute(
             update(users).where(users.c.id == user_id).values(password_hash=made, password_changed_at=at)
         )
         connection.execute(delete(invitations).where(invitations.c.user_id == user_id, invitations.c.used_at.is_(None)))
+        # Whoever had the old one may have signed in with it: their browser would still have tries of its own.
+        connection.execute(delete(known_devices).where(known_devices.c.user_id == user_id))
         forget_pending_in(connection, user_id)
         grow_revision(connection)
         self._events.record(Event(at, EventKind.PASSWORD_CHANGED, Outcome.DONE, by))

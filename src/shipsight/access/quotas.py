@@ -3,7 +3,8 @@
 
 A limit is written `100/second` or `100000/day`; several stand side by side, `20/second;1000/hour`, and one may hold for some
 models only: `5/second@big-*`. All that fit hold. Each is counted for a principal and a model apart: a rate over a window that
-slides, a quota over one that begins with its first image. What is refused by a limit does not count against it. Counts are
+slides, a quota over one that begins with its first image. A person's keys count for that person, by the server's limits; what
+such a key has of its own holds in addition, since people make keys for themselves. What is refused by a limit does not count against it. Counts are
 kept in this process, or in a Redis that several servers share. Invariant: while the shared store does not answer, the same
 limits hold in each server by itself; that is told in the log and by `QuotaCounts`, and tried again every few seconds.
 Leaves to others: who asks (`authenticate`), what a model's queue can bear (`serve`). Stable.
@@ -101,7 +102,7 @@ class QuotaSettings:
     """Limits of a server.
 
     Attributes:
-        rate: requests, of every principal that has no rate of its own; None for any.
+        rate: requests, of every person with their keys, and of every other principal that has no rate of its own; None for any.
         quota: images, likewise.
         store: Redis that servers share, `redis://host:port/number`, `rediss://` or `redis+unix://`; None for this process.
         store_timeout_s: seconds within which it must answer; above it, requests go on under this server's own counts.
@@ -140,10 +141,12 @@ class QuotaCounts:
 def owner_of(principal: Principal) -> str | None:
     """Returns whom counts and turns belong to; None for the server itself.
 
-    Those of a kind who are not told apart, as on a server that knows nobody, are one.
+    Those of a kind who are not told apart, as on a server that knows nobody, are one; a person is one with their keys.
     """
     if principal.kind is PrincipalKind.SERVER:
         return None
+    if principal.owner_id is not None:
+        return f"{PrincipalKind.PERSON.value}:{principal.owner_id}"
     return f"{principal.kind.value}:{principal.id or principal.name}"
 
 
@@ -206,11 +209,18 @@ class Quotas:
         Raises:
             RateLimitError: one limit is used up; it says when there is room again.
         """
-        rate, quota = principal.rate or self._settings.rate, principal.quota or self._settings.quota
-        owner = owner_of(principal)
-        if owner is None or (rate is None and quota is None):
+        owner, settings = owner_of(principal), self._settings
+        if owner is None:
             return
-        refused = await self._take(_wanted(rate, quota, owner, model, images))
+        if principal.owner_id is None:
+            wanted = _wanted(principal.rate or settings.rate, principal.quota or settings.quota, owner, model, images)
+        else:
+            # What people write into keys for themselves cannot stand in for what holds for them.
+            own = _wanted(principal.rate, principal.quota, f"{principal.kind.value}:{principal.id}", model, images)
+            wanted = _wanted(settings.rate, settings.quota, owner, model, images) + own
+        if not wanted:
+            return
+        refused = await self._take(wanted)
         if refused is not None:
             await self._refuse(principal, owner, model, *refused)
 
@@ -297,8 +307,12 @@ class _Wanted:
     key: str
 
 
-@lru_cache(maxsize=4096)
 def _wanted(rate: str | None, quota: str | None, owner: str, model: str, images: int) -> tuple[_Wanted, ...]:
+    return () if rate is None and quota is None else _read_wanted(rate, quota, owner, model, images)
+
+
+@lru_cache(maxsize=4096)
+def _read_wanted(rate: str | None, quota: str | None, owner: str, model: str, images: int) -> tuple[_Wanted, ...]:
     return tuple(
         _Wanted(kind, limit, 1 if kind == "rate" else images, _key(kind, owner, model, limit))
         for kind, text in (("rate", rate), ("quota", quota))

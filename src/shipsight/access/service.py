@@ -82,8 +82,8 @@ class Access:
             now,
             passwords=Passwords(words=(urlsplit(origin).hostname or "",)),
         )
-        self.keys = Keys(database, self.directory, events, now)
-        self.certificates = ClientCertificates(database, self.directory, events, now)
+        self.keys = Keys(database, events, now)
+        self.certificates = ClientCertificates(database, events, now)
         self.open_id = (
             None
             if settings.openid is None

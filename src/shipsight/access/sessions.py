@@ -14,14 +14,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
+from shipsight.access.acting import check_actor_in
 from shipsight.access.directory import Directory
+from shipsight.access.ending import end_sessions_in
 from shipsight.access.events import Event, EventKind, EventSink, Outcome
 from shipsight.access.permissions import Action
 from shipsight.access.principal import Principal, PrincipalKind
 from shipsight.access.store import Database, grow_revision
-from shipsight.access.store.tables import sessions, users
+from shipsight.access.store.tables import known_devices, sessions, users
 from shipsight.access.tokens import digest, is_id, new_id, new_token
 from shipsight.errors import AuthenticationError, NotFoundError
 
@@ -117,6 +119,7 @@ class Sessions:
         *,
         factors: Sequence[str],
         groups: Sequence[str] = (),
+        proved_at: datetime | None = None,
         address: str | None = None,
         agent: str | None = None,
     ) -> Session:
@@ -126,6 +129,7 @@ class Sessions:
             user_id: who.
             factors: that they proved.
             groups: that their provider says they are in.
+            proved_at: when they did, where that was before; None for now.
             address: they came from.
             agent: what their browser calls itself.
 
@@ -133,7 +137,15 @@ class Sessions:
             AuthenticationError: they are disabled or gone.
         """
         with self._db.write() as connection:
-            return self.begin_in(connection, user_id, factors=factors, groups=groups, address=address, agent=agent)
+            return self.begin_in(
+                connection,
+                user_id,
+                factors=factors,
+                groups=groups,
+                proved_at=proved_at,
+                address=address,
+                agent=agent,
+            )
 
     def begin_in(
         self,
@@ -142,6 +154,7 @@ class Sessions:
         *,
         factors: Sequence[str],
         groups: Sequence[str] = (),
+        proved_at: datetime | None = None,
         address: str | None = None,
         agent: str | None = None,
     ) -> Session:
@@ -162,7 +175,7 @@ class Sessions:
                 created_at=at,
                 seen_at=at,
                 expires_at=session.expires_at,
-                proved_at=at,
+                proved_at=min(at, proved_at or at),
                 address=_cut(address, _LONGEST_ADDRESS),
                 agent=_cut(agent, _LONGEST_AGENT),
             )
@@ -251,40 +264,56 @@ class Sessions:
         with self._db.write() as connection:
             self._end_in(connection, sessions.c.token_hash == digest(token), actor, EventKind.SIGN_OUT)
 
+    def end_before(self, handle: str, actor: Principal) -> None:
+        """Ends the session that a browser had before another began in it; one that is not there has ended.
+
+        Args:
+            handle: of it, which the browser's token stood for.
+            actor: whose session began.
+        """
+        with self._db.write() as connection:
+            self._end_in(connection, sessions.c.handle == handle, actor, EventKind.SIGN_OUT)
+
     def end_one(self, actor: Principal, handle: str) -> None:
-        """Ends a session by its handle, one's own or, by who may change access, anybody's.
+        """Ends a session by its handle, one's own or, by who may change access and proved who they are a short while ago, anybody's.
 
         Raises:
-            NotFoundError: there is none.
-            ForbiddenError: it is another's, and the actor may not.
+            NotFoundError: there is none, or it is another's and the actor may not end it.
+            StepUpError: it is another's, and the actor has to prove again who they are.
+            AuthenticationError: the actor's own has ended.
         """
         with self._db.write() as connection:
             mine = sessions.c.handle == (handle if is_id(handle) else "")
             owner = connection.execute(select(sessions.c.user_id).where(mine)).scalar()
             if owner is None or (owner != actor.id and not actor.may(Action.ACCESS_CHANGE)):
                 raise NotFoundError("no such session", got=handle[:80])
+            self._check_in(connection, actor, owner)
             self._end_in(connection, mine, actor, EventKind.SESSION_ENDED)
 
-    def end_all(self, actor: Principal, user_id: str, *, but: str | None = None) -> None:
-        """Ends all sessions of a person, one's own or, by who may change access, anybody's.
+    def end_all(self, actor: Principal, user_id: str, *, but: str | None = None) -> int:
+        """Ends all sessions of a person, one's own or, by who may change access and proved who they are a short while ago, anybody's.
 
         Args:
             actor: who does it.
             user_id: whose.
             but: handle of one that stays.
 
+        Returns:
+            How many there were.
+
         Raises:
             ForbiddenError: they are another's, and the actor may not.
+            StepUpError: they are another's, and the actor has to prove again who they are.
+            AuthenticationError: the actor's own has ended.
         """
-        if actor.id != user_id:
-            actor.require(Action.ACCESS_CHANGE)
         with self._db.write() as connection:
-            self.end_all_in(connection, actor, user_id, but=but)
+            self._check_in(connection, actor, user_id)
+            return self.end_all_in(connection, actor, user_id, but=but)
 
-    def end_all_in(self, connection: Connection, actor: Principal, user_id: str, *, but: str | None = None) -> None:
+    def end_all_in(self, connection: Connection, actor: Principal, user_id: str, *, but: str | None = None) -> int:
         """Does what `end_all` does within a transaction of the caller's, who checked that it may be done."""
         which = (sessions.c.user_id == user_id) & (sessions.c.handle != (but or ""))
-        self._end_in(connection, which, actor, EventKind.SESSION_ENDED)
+        return self._end_in(connection, which, actor, EventKind.SESSION_ENDED)
 
     def list(self, user_id: str | None = None) -> list[OpenSession]:
         """Returns sessions that have not ended, of one person or of all, the last used first."""
@@ -335,25 +364,15 @@ class Sessions:
             row.seen_at - _CLOCK_MAY_GO_BACK <= at < row.expires_at and at - row.seen_at < self._idle
         )
 
-    def _end_in(self, connection: Connection, which: Any, actor: Principal, kind: EventKind) -> None:  # noqa: ANN401 - SQL
-        rows = connection.execute(
-            select(sessions.c.handle, users.c.name).join(users, users.c.id == sessions.c.user_id).where(which)
-        ).all()
-        if not rows:
-            return
-        connection.execute(delete(sessions).where(sessions.c.handle.in_([row.handle for row in rows])))
-        grow_revision(connection)
-        for row in rows:
-            self._events.record(
-                Event(
-                    self._now(),
-                    kind,
-                    Outcome.DONE,
-                    actor.told(),
-                    subject=f"{PrincipalKind.PERSON}:{row.name}",
-                    details={"session": row.handle},
-                )
-            )
+    def _check_in(self, connection: Connection, actor: Principal, owner: str) -> None:
+        """Lets pass who may end sessions of somebody."""
+        is_own = owner == actor.id
+        check_actor_in(connection, actor, None if is_own else Action.ACCESS_CHANGE)
+        if not is_own:
+            actor.require(Action.ACCESS_CHANGE, now=self._now())
+
+    def _end_in(self, connection: Connection, which: ColumnElement[bool], actor: Principal, kind: EventKind) -> int:
+        return end_sessions_in(connection, which, events=self._events, actor=actor, at=self._now(), kind=kind)
 
     def _make_room_in(self, connection: Connection, person: Principal, at: datetime) -> None:
         """Removes sessions that ended, and a person's oldest where they have as many as they may."""
@@ -368,19 +387,35 @@ class Sessions:
         self._end_in(connection, sessions.c.handle.in_(surplus), person, EventKind.SESSION_ENDED)
 
 
-def strengthen_in(connection: Connection, actor: Principal, factor: str) -> None:
+def strengthen_in(
+    connection: Connection, actor: Principal, factor: str, *, is_first: bool, events: EventSink, at: datetime
+) -> None:
     """Says that a person proved a factor in their session by adding it, and ends their sessions that have no second one.
 
-    Whoever adds a kind of second factor calls it, in the same transaction.
+    With the first second factor no browser is known any more: one may be that of somebody who had the password.
+
+    Whoever adds a kind of second factor calls it, in the same transaction, after `check_actor_in`.
+
+    Args:
+        connection: of the transaction.
+        actor: whose it is.
+        factor: its kind.
+        is_first: whether they had no second one before.
+        events: takes what happens, before it is kept.
+        at: time.
     """
     rows = connection.execute(select(sessions.c.handle, sessions.c.factors).where(sessions.c.user_id == actor.id)).all()
+    weak = []
     for row in rows:
         proved = row.factors["proved"]
         if row.handle == actor.session:
             told = {**row.factors, "proved": list(dict.fromkeys((*proved, factor)))}
             connection.execute(update(sessions).where(sessions.c.handle == row.handle).values(factors=told))
         elif not SECOND_FACTORS & set(proved):
-            connection.execute(delete(sessions).where(sessions.c.handle == row.handle))
+            weak.append(row.handle)
+    end_sessions_in(connection, sessions.c.handle.in_(weak), events=events, actor=actor, at=at)
+    if is_first:
+        connection.execute(delete(known_devices).where(known_devices.c.user_id == actor.id))
     grow_revision(connection)
 
 

@@ -11,7 +11,10 @@ from urllib.parse import urlsplit
 
 from shipsight.errors import UsageError
 
-__all__ = ["AccessSettings", "OpenIdSettings"]
+__all__ = ["DEVICE_LIVES_S", "AccessSettings", "OpenIdSettings"]
+
+DEVICE_LIVES_S = 365 * 86400
+"""Seconds for which a browser that somebody signed in with is known, here and in its cookie."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class OpenIdSettings:
     Attributes:
         issuer: its URL; the rest is discovered below it.
         client_id: that it knows this server by.
-        secret_file: holds the client's secret; None for a public client, which PKCE protects alone.
+        secret_file: holds the client's secret; None for a public client, which PKCE (proof key for code exchange) protects alone.
         groups_claim: claim of the ID token that lists groups.
         required_acr: values of `acr` that count as two factors; empty where `amr` tells (`mfa`, or two methods of different
             kinds: what one knows, has, is).
@@ -53,8 +56,9 @@ class AccessSettings:
         database: path of SQLite's file, or `postgresql://...`.
         secrets_key: file of the key that secrets in the database are encrypted with; made where it is missing.
         public_url: scheme, host and port that people's browsers see; None for the address that is listened on.
-        idle_s: seconds without a request after which a session ends; 1800 by ASVS 7.3.1 and NIST SP 800-63B, 2.2.3.
-        absolute_s: seconds after which a session ends in any case.
+        idle_s: seconds without a request after which a session ends; half an hour, as NIST SP 800-63B-3, 4.2.3 has it
+            (ASVS 7.3.1 asks for a limit, and names no number).
+        absolute_s: seconds after which a session ends in any case; half a day, from the same place.
         fresh_s: seconds for which a proof of who somebody is allows what is sensitive.
         openid: provider that people may sign in with, None for none.
     """

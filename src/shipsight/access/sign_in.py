@@ -15,7 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, select, update
 
 from shipsight.access.devices import counted_as, know_in
 from shipsight.access.directory import Directory, insert_user_in, known_form, knows_anyone_in
@@ -35,7 +35,7 @@ from shipsight.access.proofs import PasskeyCheck, Proofs, name_in
 from shipsight.access.sessions import SECOND_FACTORS, Session, Sessions
 from shipsight.access.step_up import StepUp
 from shipsight.access.store import Database
-from shipsight.access.store.tables import invitations, known_devices, users
+from shipsight.access.store.tables import invitations, users
 from shipsight.access.throttle import CODES, PASSWORDS
 from shipsight.access.tokens import digest
 from shipsight.errors import AuthenticationError, ForbiddenError, UsageError
@@ -60,7 +60,8 @@ class Step:
         session: that began, None where a second factor is missing.
         pending: token that the second factor has to come with, None where none is missing.
         factors: that may follow, `totp`, `passkey`, `recovery`.
-        device: token that the browser keeps, so that guesses from elsewhere do not slow it down; None before the session.
+        device: token that the browser keeps, so that guesses from elsewhere do not slow it down; None before the session, and
+            where it keeps the one that it has.
     """
 
     kind: StepKind
@@ -160,7 +161,8 @@ class SignIn:
         *,
         factors: Sequence[str],
         groups: Sequence[str],
-        device: str | None = None,
+        proved_at: datetime | None = None,
+        device: bytes | None = None,
         address: str | None = None,
         agent: str | None = None,
     ) -> Step:
@@ -170,7 +172,8 @@ class SignIn:
             user_id: who it is.
             factors: `oidc`, and `mfa` where the provider says that they proved two.
             groups: that it says they are in.
-            device: token that the browser was given before.
+            proved_at: when they proved it there, None where it does not say.
+            device: digest of the token that the browser was given before, which does not come along from another site.
             address: where they come from.
             agent: what the browser calls itself.
 
@@ -180,7 +183,7 @@ class SignIn:
         with self._db.write() as connection:
             actor = name_in(connection, user_id)
             if _is_let_in(connection, user_id):
-                proved = Pending(user_id, tuple(factors), tuple(groups))
+                proved = Pending(user_id, tuple(factors), tuple(groups), proved_at)
                 return self._next_in(connection, proved, device=device, address=address, agent=agent)
         raise self._proofs.refused(EventKind.SIGN_IN, actor, "+".join(factors), address)
 
@@ -347,25 +350,29 @@ class SignIn:
         return self._step_up.prove_passkey(principal, challenge, credential)
 
     def change_password(self, principal: Principal, current: str, new: str) -> None:
-        """Sets another password; all other sessions, and codes of invitation, end.
+        """Sets another password; all other sessions, and codes of invitation, end; browsers are no longer known.
 
         Raises:
             StepUpError: the person has to prove first who they are, by all that they sign in with.
-            AuthenticationError: the current one is not right.
+            AuthenticationError: the current one is not right, or the session has ended.
             UsageError: the new one is not taken.
             RateLimitError: too many tries.
         """
         self._step_up.change_password(principal, current, new)
 
     def _next_in(
-        self, connection: Connection, proved: Pending, *, device: str | None, address: str | None, agent: str | None
+        self,
+        connection: Connection,
+        proved: Pending,
+        *,
+        device: str | bytes | None,
+        address: str | None,
+        agent: str | None,
     ) -> Step:
         """Asks for the second factor of who has one, else begins the session."""
         has = factors_in(connection, proved.user_id)
         if has.has_second and not SECOND_FACTORS & set(proved.proved):
-            token = begin_pending_in(
-                connection, proved.user_id, proved=proved.proved, groups=proved.groups, now=self._now()
-            )
+            token = begin_pending_in(connection, proved, now=self._now())
             return Step(StepKind.SECOND_FACTOR, pending=token, factors=_may_follow(has))
         return self._open_in(connection, proved, None, device=device, address=address, agent=agent)
 
@@ -375,13 +382,20 @@ class SignIn:
         proved: Pending,
         factor: str | None,
         *,
-        device: str | None,
+        device: str | bytes | None,
         address: str | None,
         agent: str | None,
     ) -> Step:
         factors = proved.proved if factor is None else (*proved.proved, factor)
         session = self._sessions.begin_in(
-            connection, proved.user_id, factors=factors, groups=proved.groups, address=address, agent=agent
+            connection,
+            proved.user_id,
+            factors=factors,
+            groups=proved.groups,
+            # A passkey proves anew who somebody is; a code does not make an older proof younger.
+            proved_at=None if factor == "passkey" else proved.proved_at,
+            address=address,
+            agent=agent,
         )
         needs = rights_in(connection, proved.user_id, proved.groups).needs_factors
         kind = StepKind.ENROL if needs and not SECOND_FACTORS & set(factors) else StepKind.SESSION
@@ -393,7 +407,6 @@ class SignIn:
         """After an invitation: nothing that began with an older password goes on."""
         told = name_in(connection, user_id)
         self._proofs.put_password_in(connection, user_id, made, by=told)
-        connection.execute(delete(known_devices).where(known_devices.c.user_id == user_id))
         person = Principal(kind=PrincipalKind.PERSON, name=told.partition(":")[2], id=user_id)
         self._sessions.end_all_in(connection, person, user_id)
         proved = Pending(user_id, ("password",), ())

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from shipsight.access.acting import check_actor_in
 from shipsight.access.events import EventKind
 from shipsight.access.factors import check_factors_are_own, factors_in, looks_like_recovery
 from shipsight.access.passwords import Passwords
@@ -102,11 +103,11 @@ class StepUp:
             return self._sessions.prove_in(connection, handle, factors=["passkey"])
 
     def change_password(self, principal: Principal, current: str, new: str) -> None:
-        """Sets another password; all other sessions, and codes of invitation, end.
+        """Sets another password; all other sessions, and codes of invitation, end; browsers are no longer known.
 
         Raises:
             StepUpError: the person has to prove first who they are, by all that they sign in with.
-            AuthenticationError: the current one is not right.
+            AuthenticationError: the current one is not right, or the session has ended.
             UsageError: the new one is not taken.
             RateLimitError: too many tries.
         """
@@ -121,6 +122,7 @@ class StepUp:
         with self._db.write() as connection:
             if connection.execute(select(users.c.password_hash).where(users.c.id == user_id)).scalar() != kept:
                 raise AuthenticationError("sign in again")
+            check_actor_in(connection, principal)
             self._proofs.put_password_in(connection, user_id, made, by=principal.told())
             self._sessions.end_all_in(connection, principal, user_id, but=handle)
         self._proofs.forgive(PASSWORDS, f"session:{handle}")

@@ -6,7 +6,9 @@ counts as failed before it is made, so that a thousand at once are a thousand fa
 A browser that signed in before shows a token, and is counted by itself: whoever hammers an account from elsewhere makes its owner
 wait nowhere they are known. In a year without a pause that leaves 8,775 guesses of a password and 385 of a code (of which 3 in a
 million are right at a time). NIST's hundred failures in a row are no limit here: nothing is ever locked. An unknown user is
-counted like a known one. Stable.
+counted like a known one; since names can be invented without end, at most 10,000 counts of passwords are kept, and those of the
+fewest failures, of these the oldest, give way: who would rid a name of its count has to fail at 9,000 others at least as often.
+Counts of codes, which take a password that was right, are kept until they are forgotten. Stable.
 Sources: OWASP ASVS 5.0, 6.3.1 and 6.6.3; OWASP "Slow Down Online Guessing Attacks with Device Cookies"; NIST SP 800-63B-4, 3.2.2.
 """
 
@@ -17,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from shipsight.access.store import Database
 from shipsight.access.store.tables import throttles
@@ -27,7 +29,6 @@ __all__ = ["CODES", "PASSWORDS", "Pace", "Throttle"]
 
 _FREE = 5
 _MOST_ROWS = 10_000
-_FEW_LAST = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ class Throttle:
                     "changed_at": now,
                 }
                 if row is None:
-                    _make_room(connection, now)
+                    if pace is PASSWORDS:
+                        _make_room(connection, now)
                     connection.execute(insert(throttles).values(name=name, **values))
                 else:
                     connection.execute(update(throttles).where(throttles.c.name == name).values(**values))
@@ -122,19 +124,25 @@ def _is_forgotten(pace: Pace, changed_at: datetime, now: datetime) -> bool:
 
 
 def _make_room(connection: Connection, now: datetime) -> None:
-    """Names that nobody has can be tried without end: where there are many, those of few failures go early."""
-    count = connection.execute(select(func.count()).select_from(throttles)).scalar_one()
-    if count < _MOST_ROWS:
+    """Names that nobody has can be tried without end: where there are too many, a tenth gives way at once, so that few tries pay."""
+    if _count(connection) < _MOST_ROWS:
         return
-    old = [
-        and_(
-            throttles.c.name.startswith(f"{pace.name}:"),
-            throttles.c.changed_at < now - timedelta(seconds=pace.forgets_s),
-        )
-        for pace in (PASSWORDS, CODES)
-    ]
-    few = and_(throttles.c.failures < _FREE, throttles.c.changed_at < now - _FEW_LAST)
-    connection.execute(delete(throttles).where(or_(few, *old)))
+    for pace in (PASSWORDS, CODES):
+        is_forgotten = throttles.c.changed_at < now - timedelta(seconds=pace.forgets_s)
+        connection.execute(delete(throttles).where(_of(pace), is_forgotten))
+    surplus = _count(connection) - (_MOST_ROWS - _MOST_ROWS // 10)
+    if surplus > 0:
+        least = select(throttles.c.name).where(_of(PASSWORDS))
+        least = least.order_by(throttles.c.failures, throttles.c.changed_at).limit(surplus)
+        connection.execute(delete(throttles).where(throttles.c.name.in_(least.scalar_subquery())))
+
+
+def _count(connection: Connection) -> int:
+    return connection.scalar(select(func.count()).select_from(throttles).where(_of(PASSWORDS))) or 0
+
+
+def _of(pace: Pace) -> ColumnElement[bool]:
+    return throttles.c.name.startswith(f"{pace.name}:")
 
 
 def _too_early(wait: timedelta) -> RateLimitError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shipsight.cli.access_place import default_database, default_secrets_key, sqlite_path
-from shipsight.errors import EnvironmentLackError, MissingDependencyError
+from shipsight.errors import EnvironmentLackError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     from shipsight.access import EventSink, Grant, Principal
     from shipsight.access.client_certificates import ClientCertificates
     from shipsight.access.directory import Directory
     from shipsight.access.keys import Keys
+    from shipsight.access.sessions import Sessions
     from shipsight.access.store import Database, SecretBox
 
 __all__ = [
@@ -29,12 +31,15 @@ __all__ = [
     "JsonOption",
     "Rooms",
     "SecretsKeyOption",
+    "changed_grants",
     "day",
     "moment",
     "open_rooms",
     "parse_grants",
     "secrets_key_path",
 ]
+
+_LONGEST_S = 400 * 86400.0
 
 DatabaseOption = Annotated[
     str | None,
@@ -60,6 +65,7 @@ class Rooms:
         directory: of people and roles.
         keys: of programs.
         certificates: of clients.
+        sessions: of people; those that a server holds to be over for want of use are among them until it tidies up.
     """
 
     database: Database
@@ -70,6 +76,7 @@ class Rooms:
     directory: Directory
     keys: Keys
     certificates: ClientCertificates
+    sessions: Sessions
 
     def box(self, secrets_key: Path | None) -> SecretBox:
         """Returns what opens secrets, with the key made where there is none."""
@@ -80,7 +87,7 @@ class Rooms:
 
 @contextmanager
 def open_rooms(database: str | None, *, changes: bool) -> Iterator[Rooms]:
-    """Opens identities.
+    """Opens identities; what happens to them is told on standard error, an event a line, as a server tells it.
 
     Args:
         database: as the option gives it.
@@ -99,18 +106,22 @@ def open_rooms(database: str | None, *, changes: bool) -> Iterator[Rooms]:
         from shipsight.access.client_certificates import ClientCertificates
         from shipsight.access.directory import Directory
         from shipsight.access.keys import Keys
+        from shipsight.access.sessions import Sessions
         from shipsight.access.store import open_database
+        from shipsight.serve.logs import LogFormat, log_events
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"package {error.name} is not installed", hint="Run: pip install 'shipsight[serve]'"
         ) from error
-    events, opened = LoggedEvents(), open_database(url, migrate=changes)
-    try:
+    form = LogFormat.TEXT if sys.stderr.isatty() else LogFormat.JSON
+    with log_events(form, sys.stderr), closing(open_database(url, migrate=changes)) as opened:
+        events = LoggedEvents()
         directory = Directory(opened, events, _now)
-        keys, certificates = Keys(opened, directory, events, _now), ClientCertificates(opened, directory, events, _now)
-        yield Rooms(opened, url, _who(), events, _now, directory, keys, certificates)
-    finally:
-        opened.close()
+        keys, certificates = Keys(opened, events, _now), ClientCertificates(opened, events, _now)
+        # None is begun here, and which of them were not used for too long is the server's to say.
+        lives: dict[str, float] = dict.fromkeys(("idle_s", "absolute_s", "fresh_s"), _LONGEST_S)
+        sessions = Sessions(opened, directory, events, _now, **lives)
+        yield Rooms(opened, url, _who(), events, _now, directory, keys, certificates, sessions)
 
 
 def secrets_key_path(database: str, given: Path | None) -> Path:
@@ -129,6 +140,38 @@ def parse_grants(texts: Sequence[str] | None) -> list[Grant]:
     return [Grant.parse(one) for one in texts or ()]
 
 
+def changed_grants(
+    name: str,
+    had: Sequence[Grant],
+    *,
+    given: Sequence[str] | None,
+    taken: Sequence[str] | None,
+    replace: bool,
+) -> list[Grant]:
+    """Returns what somebody holds after a change that options describe.
+
+    Args:
+        name: of them.
+        had: what they hold.
+        given: what they are given beside it.
+        taken: what is taken from it.
+        replace: whether all of it is.
+
+    Raises:
+        UsageError: nothing is given or taken, or something that is not theirs.
+    """
+    giving, taking = parse_grants(given), parse_grants(taken)
+    if not giving and not taking and not replace:
+        raise UsageError("nothing to give or take", where=name, hint="Name a grant, --take one, or --replace all.")
+    strange = [one.told() for one in taking if one not in had]
+    if strange:
+        raise UsageError(
+            "not theirs", where=name, expected=" ".join(one.told() for one in had) or "none", got=" ".join(strange)
+        )
+    kept = () if replace else tuple(one for one in had if one not in taking)
+    return list(dict.fromkeys((*kept, *giving)))
+
+
 def moment(time: datetime | None) -> str | None:
     """Returns a time as documents have it."""
     return None if time is None else time.isoformat(timespec="seconds")
@@ -145,11 +188,11 @@ def _now() -> datetime:
 
 def _who() -> Any:  # noqa: ANN401 - Principal, imported lazily
     """Returns who runs the command, by what the kernel says, not the environment."""
-    from shipsight.access import OPEN_RIGHTS, Principal, PrincipalKind
+    from shipsight.access import SERVER_RIGHTS, Principal, PrincipalKind
 
     number = os.geteuid()
     try:
         name = pwd.getpwuid(number).pw_name
     except KeyError:
         name = f"uid-{number}"
-    return Principal(PrincipalKind.SERVER, name, rights=OPEN_RIGHTS)
+    return Principal(PrincipalKind.SERVER, name, rights=SERVER_RIGHTS)

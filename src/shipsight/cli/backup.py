@@ -72,15 +72,14 @@ def restore(
 ) -> None:
     """Put what is in a file in place of all identities, whole or not at all."""
     data = _read(file)
-    if check:
-        from shipsight.access.backup import open_backup
+    from shipsight.access.backup import check_backup, open_backup, restore_backup
 
+    check_backup(data)
+    if check:
         found = open_backup(data, lock=_lock(passphrase_file, key_file, is_new=False))
         _print(file, found, f"opens, {_counted(found)}", as_json=as_json)
         return
     with open_rooms(database, changes=True) as rooms:
-        from shipsight.access.backup import open_backup, restore_backup
-
         found = open_backup(data, lock=_lock(passphrase_file, key_file, is_new=False))
         restore_backup(
             rooms.database,

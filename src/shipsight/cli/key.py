@@ -32,8 +32,6 @@ __all__ = ["key_app"]
 
 key_app = typer.Typer(help="Let programs and devices in, by keys and by certificates.", no_args_is_help=True)
 
-_DAYS = 365.0
-
 Which = Annotated[str, typer.Argument(metavar="KEY", help="Id of a key or certificate, or its name.")]
 
 
@@ -82,12 +80,14 @@ def add(
             )
             _print_certificate(entry, as_json=as_json)
             return
+        from shipsight.access.keys import KEY_LIVES
+
         key, text = rooms.keys.add(
             rooms.actor,
             name,
             grants=grants,
             owner_id=None if owner is None else rooms.directory.user(owner).id,
-            expires_at=None if forever else rooms.now() + timedelta(days=_DAYS if days is None else days),
+            expires_at=None if forever else rooms.now() + (KEY_LIVES if days is None else timedelta(days=days)),
             rate=rate,
             quota=quota,
         )

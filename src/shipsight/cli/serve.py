@@ -107,7 +107,7 @@ def serve_command(
     limits_store: Annotated[
         str | None,
         typer.Option(
-            help="Redis where servers count together, redis://host:port; default: each by itself.",
+            help="Redis where servers count together, rediss://host:port; default: each by itself.",
             envvar="SHIPSIGHT_LIMITS_STORE",
             show_envvar=False,
         ),

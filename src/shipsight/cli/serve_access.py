@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,9 @@ def read_access(
     if place is not None:
         from shipsight.access.settings import AccessSettings
 
+        if openid is not None and openid.max_age_s is not None:
+            # No older a proof than the server itself takes for fresh.
+            openid = replace(openid, max_age_s=min(openid.max_age_s, step_up_minutes * 60))
         settings = AccessSettings(
             database=place,
             secrets_key=(secrets_key or default_secrets_key(place)).absolute(),

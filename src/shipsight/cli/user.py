@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shipsight.cli.access_rooms import DatabaseOption, JsonOption, Rooms, day, moment, open_rooms, parse_grants
+from shipsight.cli.access_rooms import (
+    DatabaseOption,
+    JsonOption,
+    Rooms,
+    changed_grants,
+    day,
+    moment,
+    open_rooms,
+    parse_grants,
+)
 from shipsight.cli.output import make_table, print_json, screen
-from shipsight.errors import UsageError
 
 if TYPE_CHECKING:
     from shipsight.access.directory import User
+    from shipsight.access.sessions import OpenSession
 
 __all__ = ["user_app"]
 
@@ -59,7 +68,8 @@ def invite(name: Name, hours: Hours = 24.0, database: DatabaseOption = None, as_
 def list_users(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
     """List people and what they may do."""
     with open_rooms(database, changes=False) as rooms:
-        told = [_tell(rooms, user) for user in rooms.directory.users()]
+        users = rooms.directory.users()
+        told = [_tell(rooms, user) for user in users]
         if as_json:
             print_json({"users": told})
             return
@@ -70,7 +80,7 @@ def list_users(database: DatabaseOption = None, as_json: JsonOption = False) -> 
                 "disabled" if one["disabled"] else "active" if one["has_password"] or one["openid"] else "invited",
                 day(user.signed_in_at),
             ]
-            for one, user in zip(told, rooms.directory.users(), strict=True)
+            for one, user in zip(told, users, strict=True)
         ]
         screen().print(make_table(["user", "grants", "state", "signed in (UTC)"], rows) if rows else "nobody is known")
 
@@ -98,20 +108,53 @@ def grant_user(
     as_json: JsonOption = False,
 ) -> None:
     """Give a person grants, or take some; their sessions have it at once."""
-    given, taken = parse_grants(grant), parse_grants(take)
-    if not given and not taken and not replace:
-        raise UsageError("nothing to give or take", where=name, hint="Name a grant, --take one, or --replace all.")
     with open_rooms(database, changes=True) as rooms:
         user = rooms.directory.user(name)
         had = rooms.directory.grants("user", user.id)
-        strange = [one.told() for one in taken if one not in had]
-        if strange:
-            raise UsageError(
-                "not theirs", where=name, expected=" ".join(one.told() for one in had) or "none", got=" ".join(strange)
-            )
-        kept = () if replace else tuple(one for one in had if one not in taken)
-        rooms.directory.set_grants(rooms.actor, "user", user.id, list(dict.fromkeys((*kept, *given))))
+        wanted = changed_grants(name, had, given=grant, taken=take, replace=replace)
+        rooms.directory.set_grants(rooms.actor, "user", user.id, wanted, before=had)
         _print_change(rooms, name, as_json=as_json)
+
+
+@user_app.command("sessions")
+def list_sessions(
+    name: Name,
+    end: Annotated[bool, typer.Option("--end", help="End all of them.")] = False,
+    database: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the sessions of a person, or end them all."""
+    with open_rooms(database, changes=end) as rooms:
+        user = rooms.directory.user(name)
+        if end:
+            ended = rooms.sessions.end_all(rooms.actor, user.id)
+            if as_json:
+                print_json({"ended": ended})
+            else:
+                screen().print(f"{ended} sessions of {user.name} are ended", markup=False)
+            return
+        found = rooms.sessions.list(user.id)
+    if as_json:
+        print_json({"sessions": [_tell_session(one) for one in found]})
+        return
+    rows = [
+        [day(one.created_at), day(one.seen_at), day(one.expires_at), "+".join(one.factors), one.address or "-"]
+        for one in found
+    ]
+    heads = ["begun (UTC)", "last used", "ends", "proved", "from"]
+    screen().print(make_table(heads, rows) if rows else f"{user.name} has no session")
+
+
+@user_app.command("reset-factors")
+def reset_factors(name: Name, database: DatabaseOption = None, as_json: JsonOption = False) -> None:
+    """Take all second factors from a person who lost them: their password lets them in to add others."""
+    with open_rooms(database, changes=True) as rooms:
+        user = rooms.directory.user(name)
+        rooms.directory.reset_factors(rooms.actor, user.id)
+        if as_json:
+            print_json({"user": _tell(rooms, user)})
+        else:
+            screen().print(f"{user.name} has no second factor, and no session", markup=False)
 
 
 @user_app.command("disable")
@@ -175,6 +218,18 @@ def _tell(rooms: Rooms, user: User) -> dict[str, Any]:
         "created_at": moment(user.created_at),
         "signed_in_at": moment(user.signed_in_at),
         "grants": [one.told() for one in rooms.directory.grants("user", user.id)],
+    }
+
+
+def _tell_session(one: OpenSession) -> dict[str, Any]:
+    return {
+        "id": one.handle,
+        "created_at": moment(one.created_at),
+        "seen_at": moment(one.seen_at),
+        "expires_at": moment(one.expires_at),
+        "factors": list(one.factors),
+        "address": one.address,
+        "agent": one.agent,
     }
 
 

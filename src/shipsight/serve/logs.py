@@ -14,7 +14,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -23,7 +24,7 @@ from typing import Any, TextIO
 from shipsight.errors import UsageError
 from shipsight.serve.request_notes import current_note
 
-__all__ = ["LogFormat", "LogSettings", "configure_logs", "fields"]
+__all__ = ["LogFormat", "LogSettings", "configure_logs", "fields", "log_events"]
 
 _MOST_CHARACTERS = 1000
 _MOST_OF_A_TRACE = 20_000
@@ -71,7 +72,7 @@ def fields(**told: object) -> dict[str, Any]:
 def configure_logs(settings: LogSettings, stream: TextIO) -> None:
     """Sends everything that this process logs, libraries' warnings included, to a stream."""
     handler = _Lines(stream)
-    handler.setFormatter(_AsJson() if settings.format is LogFormat.JSON else _AsText())
+    handler.setFormatter(_formatter(settings.format))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
@@ -83,6 +84,26 @@ def configure_logs(settings: LogSettings, stream: TextIO) -> None:
     threading.excepthook = lambda told: logging.getLogger("shipsight.serve").critical(
         "a thread died", exc_info=told.exc_value, extra=fields(thread=getattr(told.thread, "name", None))
     )
+
+
+@contextmanager
+def log_events(form: LogFormat, stream: TextIO) -> Iterator[None]:
+    """Sends what happens to identities and rights to a stream, for a command: each line is written before the event counts as kept."""
+    log = logging.getLogger("shipsight.access")
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_formatter(form))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+
+
+def _formatter(form: LogFormat) -> logging.Formatter:
+    return _AsJson() if form is LogFormat.JSON else _AsText()
 
 
 def _told(record: logging.LogRecord) -> dict[str, Any]:

@@ -136,6 +136,7 @@ class Models:
         self._lock = threading.Lock()
         self._changing = threading.RLock()  # one model comes or goes at a time
         self._versions: dict[str, dict[str, ServedModel]] = {}
+        self._firsts: dict[str, str] = {}  # name -> version that came into service first, also after it left
         self._paths: dict[str, dict[str, Path]] = {}  # name -> version -> bundle, of all that were ever asked for
         self._waking: dict[tuple[str, str], Future[ServedModel]] = {}
         self._closed = False
@@ -185,6 +186,7 @@ class Models:
             if model.state is ModelState.LOADING:  # its worker may have ended since
                 model.state = ModelState.READY
             self._versions[label][model.version] = model
+            self._firsts.setdefault(label, model.version)
             self._paths[label][model.version] = bundle.path
         if before is not None:
             self._retire(before)
@@ -413,15 +415,14 @@ class Models:
 
     def _route(self, name: str, versions: dict[str, ServedModel], key: str) -> ServedModel:
         rollout = self.rollouts.of(name)
+        current = rollout.current or self._firsts.get(name) or next(iter(versions))
         if rollout.canary is not None and rollout.is_canary(key):
             canary = versions.get(rollout.canary.version)
             if canary is not None and canary.answers:
                 return canary
-        if rollout.current is None:
-            return _first(versions)
-        if rollout.current not in versions:
-            raise NotReadyError("the current version is not in service", where=name, got=f"version {rollout.current}")
-        return versions[rollout.current]
+        if current not in versions:
+            raise NotReadyError("the current version is not in service", where=name, got=f"version {current}")
+        return versions[current]
 
     def get(self, name: str, version: str | None = None, key: str = "") -> ServedModel:
         """Returns a model that can answer now; one that was pushed out begins to be loaded again.
@@ -443,11 +444,14 @@ class Models:
         return model
 
     def current(self, name: str) -> str | None:
-        """Returns the version that answers where none is named, None where the model is not in service."""
+        """Returns the version that answers where none is named, None where the model never came into service.
+
+        Where nobody decided it is the one that came into service first, also while it is not there: who may load and unload versions
+        does not change by that which one answers.
+        """
         with self._lock:
-            versions = dict(self._versions.get(name, {}))
-        decided = self.rollouts.of(name).current
-        return _first(versions).version if decided is None and versions else decided
+            coming = next(iter(self._versions.get(name, {})), None)
+        return self.rollouts.of(name).current or self._firsts.get(name, coming)
 
     def all(self) -> list[ServedModel]:
         """Returns all versions of all models, by name, in the order in which they came into service."""
@@ -495,15 +499,6 @@ class Models:
         model.runners.clear()
         gc.collect()
         give_back_memory()
-
-
-def _first(versions: dict[str, ServedModel]) -> ServedModel:
-    """Returns the version that came into service first, of those that answer where any does.
-
-    One that is restarted keeps its place: another version must not answer in its stead.
-    """
-    placed = (one for one in versions.values() if one.answers or one.state is ModelState.RESTARTING)
-    return next(placed, next(iter(versions.values())))
 
 
 def _not_ready(model: ServedModel) -> NotReadyError:

@@ -29,6 +29,7 @@ from shipsight.serve.models import Models
 from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.options import ServeOptions
 from shipsight.serve.repository import Repository
+from shipsight.serve.revocation import Revocations
 from shipsight.serve.rollout_control import RolloutControl
 from shipsight.serve.rollout_record import RolloutRecord
 from shipsight.serve.runner import core_count
@@ -253,6 +254,7 @@ async def _serve_both(
             host=options.host,
             port=options.grpc_port or 0,
             credentials=None if options.tls is None else grpc_credentials(options.tls),
+            revocations=None if options.tls is None or options.tls.client_ca is None else Revocations(options.tls),
             logs_requests=options.logs.requests,
             proxy=options.access.proxy_rules(),
         )

@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["SECRET_HEADER", "ProxyRules", "read_user"]
+__all__ = ["SECRET_HEADER", "ProxyRules", "is_forwarding", "read_user"]
 
 SECRET_HEADER = "x-shipsight-proxy-secret"  # noqa: S105 - a header's name
 _MOST_CHARACTERS = 256
@@ -59,6 +59,15 @@ def _is_in(address: str | None, networks: Iterable[ipaddress.IPv4Network | ipadd
         return False
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     return any((mapped or found) in one for one in networks)
+
+
+def is_forwarding(name: str) -> bool:
+    """Tells whether proxies add a header to what they pass on.
+
+    Args:
+        name: of the header, in lower case.
+    """
+    return name in ("forwarded", "x-real-ip") or name.startswith("x-forwarded-")
 
 
 def read_user(told: Sequence[str]) -> str | None:

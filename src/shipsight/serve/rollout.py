@@ -132,7 +132,7 @@ class Rollout:
 
     Attributes:
         model: its name.
-        current: version that answers; None while nobody has decided: the one that came into service first.
+        current: version that answers; None while nobody has decided: then the one that ever came into service first.
         previous: version that was current before, None before the first promotion.
         canary: answers a share in place of the current one.
         shadow: is asked a share again.

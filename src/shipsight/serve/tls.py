@@ -17,7 +17,7 @@ import logging
 import ssl
 import stat
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -207,7 +207,8 @@ def _trust(context: ssl.SSLContext, path: Path, demand: ClientDemand) -> None:
         raise CertificateError("these authorities cannot be used", where=f"--tls-client-ca {path}", got=got) from None
     context.verify_mode = ssl.CERT_REQUIRED if demand is ClientDemand.REQUIRED else ssl.CERT_OPTIONAL
     if context.cert_store_stats()["crl"]:
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        # Of the whole chain: a leaf is worth no more than what signed it.
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
 
 
 def read_certificate(encoded: bytes) -> Certificate:
@@ -240,14 +241,15 @@ def read_certificate(encoded: bytes) -> Certificate:
 def grpc_credentials(settings: TlsSettings, *, poll_s: float = 1.0) -> grpc.ServerCredentials:
     """Returns credentials for a gRPC server, which follow the files as HTTP's do, for as long as the process lives.
 
-    gRPC asks clients for no certificate where it is optional, and knows no revocation lists.
+    gRPC asks clients for no certificate where it is optional, and knows no revocation lists: they are heeded call by call
+    (`revocation`).
 
     Args:
         settings: the files.
         poll_s: seconds between looks at them.
 
     Raises:
-        CertificateError, MissingDependencyError: as `make_context`; and a revocation list among the authorities.
+        CertificateError, MissingDependencyError: as `make_context`.
     """
     import grpc
 
@@ -270,13 +272,15 @@ def grpc_credentials(settings: TlsSettings, *, poll_s: float = 1.0) -> grpc.Serv
 def _grpc_configuration(settings: TlsSettings) -> grpc.ServerCertificateConfiguration:
     import grpc
 
-    context = make_context(settings)
-    if context.cert_store_stats()["crl"]:
-        raise CertificateError("gRPC heeds no revocation lists", where=f"--tls-client-ca {settings.client_ca}")
+    make_context(settings)
     pair = (settings.key.read_bytes(), settings.certificate.read_bytes())
-    authorities = None if settings.client_ca is None else settings.client_ca.read_bytes()
-    is_required = authorities is not None and settings.client is ClientDemand.REQUIRED
-    return grpc.ssl_server_certificate_configuration([pair], authorities if is_required else None)
+    authorities = None
+    if settings.client_ca is not None and settings.client is ClientDemand.REQUIRED:
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        found = _read_certificates(settings.client_ca, "--tls-client-ca")
+        authorities = b"".join(one.public_bytes(Encoding.PEM) for one in found)
+    return grpc.ssl_server_certificate_configuration([pair], authorities)
 
 
 class Reloaded(Generic[T]):
@@ -285,13 +289,26 @@ class Reloaded(Generic[T]):
     Args:
         settings: the files.
         make: makes it, with an error where the files cannot be used.
+        files: those of the settings that it is made of.
+        fallback: what is done while they cannot be used, for the log.
+
+    Attributes:
+        error: why the files on disk cannot be used, None where they are.
 
     Raises:
         CertificateError, MissingDependencyError: the files cannot be used now.
     """
 
-    def __init__(self, settings: TlsSettings, make: Callable[[TlsSettings], T]) -> None:
-        self._settings, self._make = settings, make
+    def __init__(
+        self,
+        settings: TlsSettings,
+        make: Callable[[TlsSettings], T],
+        *,
+        files: Sequence[str] = _FILES,
+        fallback: str = "those before go on",
+    ) -> None:
+        self._settings, self._make, self._names, self._fallback = settings, make, files, fallback
+        self.error: Exception | None = None
         self._tried = self._seen = self._stamp()
         self._value = make(settings)
         self._wake = threading.Event()
@@ -326,14 +343,17 @@ class Reloaded(Generic[T]):
             try:
                 self._value = self._make(self._settings)
             except (CertificateError, OSError) as error:
-                _log.error("the certificates on disk cannot be used, those before go on: %s", error)
+                self.error = error
+                _log.error("the certificates on disk cannot be used, %s: %s", self._fallback, error)
             else:
-                until = read_server_certificate(self._settings).not_after
-                _log.info("new connections use the certificates on disk, valid until %s UTC", f"{until:%F %T}")
+                self.error = None
+                if "certificate" in self._names:
+                    until = read_server_certificate(self._settings).not_after
+                    _log.info("new connections use the certificates on disk, valid until %s UTC", f"{until:%F %T}")
         self._seen = now
 
     def _stamp(self) -> tuple[tuple[int, ...] | None, ...]:
-        return tuple(_stamp(getattr(self._settings, name)) for name in _FILES)
+        return tuple(_stamp(getattr(self._settings, name)) for name in self._names)
 
 
 def _stamp(path: Path | None) -> tuple[int, ...] | None:

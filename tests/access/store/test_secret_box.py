@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import insert, select
 
-from shipsight.access.store import Database, SecretBox, load_keys, load_or_make_key, reseal, tables, write_keys
+from shipsight.access.store import Database, SecretBox, load_keys, reseal, tables, write_keys
 from shipsight.access.store.resealing import check_sealed
 from shipsight.errors import CorruptError, EnvironmentLackError, UsageError
 
@@ -138,7 +138,7 @@ def test_killed_in_the_middle_it_is_taken_up_where_it_was_left(database_url: str
 def test_key_file_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "state" / "access.key"
     keys: list[bytes] = []
-    threads = [threading.Thread(target=lambda: keys.append(load_or_make_key(path))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: keys.append(load_keys(path, make=True)[0])) for _ in range(8)]
     for one in threads:
         one.start()
     for one in threads:
@@ -152,10 +152,10 @@ def test_key_file_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
 def test_key_file_holds_the_keys_before_too(tmp_path: Path) -> None:
     path = tmp_path / "access.key"
     write_keys(path, [OLD])
-    assert load_or_make_key(path) == OLD
+    assert load_keys(path, make=True)[0] == OLD
     write_keys(path, [NEW, OLD])
     assert load_keys(path) == [NEW, OLD]
-    assert load_or_make_key(path) == NEW
+    assert load_keys(path, make=True)[0] == NEW
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -165,7 +165,7 @@ def test_what_is_no_key_is_refused(tmp_path: Path, held: bytes) -> None:
     path.write_bytes(held)
     path.chmod(0o600)
     with pytest.raises((UsageError, EnvironmentLackError)):
-        load_or_make_key(path)
+        load_keys(path, make=True)
     assert path.read_bytes() == held
 
 
@@ -174,7 +174,7 @@ def test_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     write_keys(path, [OLD])
     os.chmod(path, 0o640)  # noqa: PTH101 - as people do it
     with pytest.raises(EnvironmentLackError, match="others may read"):
-        load_or_make_key(path)
+        load_keys(path, make=True)
     with pytest.raises(EnvironmentLackError):
         load_keys(tmp_path / "none.key")
     assert not (tmp_path / "none.key").exists()

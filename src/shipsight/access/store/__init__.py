@@ -7,7 +7,7 @@ Leaves to others: what the rows mean (the files of `access` beside this folder).
 from shipsight.access.store.database import Database, open_database
 from shipsight.access.store.resealing import reseal
 from shipsight.access.store.revision import grow_revision, read_revision, write_revision
-from shipsight.access.store.secret_box import SecretBox, load_keys, load_or_make_key, write_keys
+from shipsight.access.store.secret_box import SecretBox, load_keys, write_keys
 from shipsight.access.store.tables import metadata
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "SecretBox",
     "grow_revision",
     "load_keys",
-    "load_or_make_key",
     "metadata",
     "open_database",
     "read_revision",

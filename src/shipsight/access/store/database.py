@@ -2,7 +2,9 @@
 """A database of identities, opened: SQLite or PostgreSQL, its tables brought to what this version needs.
 
 Invariants: a transaction that writes sees what it decided on unchanged until it ends (`write`): SQLite's write lock is taken
-at its beginning, PostgreSQL holds an advisory lock. Stable. Source: sqlite.org/lang_transaction.html, PostgreSQL 13.3.5.
+at its beginning, PostgreSQL holds an advisory lock. Nobody waits without end for another process: who cannot have the lock is
+told so, and PostgreSQL ends a transaction whose process has frozen. Stable.
+Source: sqlite.org/lang_transaction.html, PostgreSQL 13.2.1, 13.3.5 and 20.11.1.
 """
 
 from __future__ import annotations
@@ -20,13 +22,16 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModu
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import StaticPool
 
-from shipsight.access.store.migrating import check_revision, upgrade
+from shipsight.access.store.migrating import BEGIN_POSTGRESQL, check_revision, upgrade
+from shipsight.access.store.postgresql import postgresql_engine
 from shipsight.errors import EnvironmentLackError, MissingDependencyError, UsageError
 
 __all__ = ["Database", "memory_engine", "open_database"]
 
 _LOCK = 7_407_083  # of rights and identities, among PostgreSQL's advisory locks
 _BUSY_S = 10.0
+# Of PostgreSQL's codes: lock not available, query cancelled, a transaction that was idle for too long.
+_NO_ANSWERS = frozenset({"55P03", "57014", "25P03"})
 
 
 class Database:
@@ -34,10 +39,12 @@ class Database:
 
     Args:
         engine: of SQLAlchemy.
+        lock_s: seconds that a transaction of PostgreSQL waits for those that write; SQLite's are the engine's.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, lock_s: float = _BUSY_S) -> None:
         self._engine = engine
+        self._begin_postgresql = f"{BEGIN_POSTGRESQL}; SET LOCAL lock_timeout = {int(lock_s * 1000)}"
         self._numbers = itertools.count(1)
         self._writes = 0
 
@@ -69,10 +76,11 @@ class Database:
         """Gives a transaction that writes: one at a time over all servers, kept where the block ends without an error.
 
         Raises:
-            EnvironmentLackError: the database does not answer.
+            EnvironmentLackError: the database does not answer, or others write for so long that it gives up.
         """
         with self._named(), self._engine.connect() as connection:
             if self.kind == "postgresql":
+                connection.exec_driver_sql(self._begin_postgresql)
                 connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
             else:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -101,11 +109,13 @@ def open_database(url: str, *, migrate: bool = True) -> Database:
     """Opens a database, and makes it where it is SQLite's and is not there.
 
     Args:
-        url: `sqlite:///path` or `postgresql://user:password@host/name`; a bare path is SQLite's.
+        url: `sqlite:///path` or `postgresql://user:password@host/name`, its query as `postgresql_engine` takes it; a bare
+            path is SQLite's.
         migrate: whether tables are brought to what this version needs; else one that is not there already is refused.
 
     Raises:
         UsageError: it is no such URL.
+        CertificateError: the file of authorities that it names cannot be used.
         MissingDependencyError: the driver is not installed.
         EnvironmentLackError: the database does not answer, or belongs to a newer version.
     """
@@ -140,7 +150,7 @@ def _make_engine(url: str) -> Engine:
     kind = parsed.get_backend_name()
     if kind == "postgresql":
         try:
-            return create_engine(parsed.set(drivername="postgresql+pg8000"), pool_pre_ping=True)
+            return postgresql_engine(parsed)
         except (ModuleNotFoundError, NoSuchModuleError) as error:
             raise MissingDependencyError(
                 "package pg8000 is not installed", hint="Run: pip install 'shipsight[postgresql]'"
@@ -167,9 +177,10 @@ def _prepare_sqlite(connection: Any, record: object) -> None:  # noqa: ANN401 - 
 
 
 def _says_farewell(error: DBAPIError) -> bool:
-    """Whether PostgreSQL ended the connection: classes 08 and 57P of its codes, which pg8000 calls an error like any other."""
+    """Whether PostgreSQL ended the connection (classes 08 and 57P of its codes) or the waiting: errors like any other to pg8000."""
     told = error.orig.args[0] if error.orig is not None and error.orig.args else None
-    return isinstance(told, dict) and str(told.get("C", "")).startswith(("08", "57P"))
+    code = str(told.get("C", "")) if isinstance(told, dict) else ""
+    return code.startswith(("08", "57P")) or code in _NO_ANSWERS
 
 
 def _no_answer(engine: Engine, got: str) -> EnvironmentLackError:

@@ -15,7 +15,22 @@ from sqlalchemy import Engine, text
 
 from shipsight.errors import EnvironmentLackError, InternalError
 
-__all__ = ["check_revision", "downgrade", "known_revisions", "newest_revision", "revision_of", "upgrade"]
+__all__ = [
+    "BEGIN_POSTGRESQL",
+    "check_revision",
+    "downgrade",
+    "known_revisions",
+    "newest_revision",
+    "revision_of",
+    "upgrade",
+]
+
+# Read committed, whatever the server's default: what is read after the lock was waited for is as it is then. And a process
+# that has frozen keeps the lock for half a minute at most.
+BEGIN_POSTGRESQL = (
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '30s'"
+)
+"""What a transaction of PostgreSQL that writes begins with."""
 
 _LOCK = 7_407_084
 
@@ -91,6 +106,7 @@ def _run(engine: Engine, act: Callable[[Config], None]) -> None:
             connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
+            connection.exec_driver_sql(BEGIN_POSTGRESQL)
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
         try:
             config = Config()

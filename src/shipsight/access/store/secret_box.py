@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shipsight.errors import CorruptError, EnvironmentLackError, UsageError
 
-__all__ = ["SecretBox", "load_keys", "load_or_make_key", "write_keys"]
+__all__ = ["SecretBox", "load_keys", "write_keys"]
 
 _VERSION = b"\x01"
 _KEY, _NAME, _NONCE = 32, 8, 12
@@ -79,16 +79,6 @@ class SecretBox:
 
 def _name_of(key: bytes) -> bytes:
     return hashlib.sha256(b"shipsight secret box" + key).digest()[:_NAME]
-
-
-def load_or_make_key(path: Path) -> bytes:
-    """Returns the first key in a file, which is made where there is none, readable for its owner alone.
-
-    Raises:
-        UsageError: the file holds something else.
-        EnvironmentLackError: it cannot be read or made, or others may read it.
-    """
-    return load_keys(path, make=True)[0]
 
 
 def load_keys(path: Path, *, make: bool = False) -> list[bytes]:

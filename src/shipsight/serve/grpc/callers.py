@@ -12,11 +12,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from shipsight.access import NOBODY, Certificate, Principal
-from shipsight.errors import AuthenticationError, CertificateError, ForbiddenError
+from shipsight.errors import AuthenticationError, CertificateError, ForbiddenError, OverloadedError
 from shipsight.serve.gate import KEY_PREFIX, Caller, Gate, Shown, several_credentials
 from shipsight.serve.needs import Needs
-from shipsight.serve.proxy_rules import SECRET_HEADER, ProxyRules, read_user
+from shipsight.serve.proxy_rules import SECRET_HEADER, ProxyRules, is_forwarding, read_user
 from shipsight.serve.request_notes import note_principal
+from shipsight.serve.revocation import Revocations
 from shipsight.serve.tls import read_certificate
 
 __all__ = ["Asking"]
@@ -34,14 +35,25 @@ class Asking:
         needs: of the method.
         route: for records.
         proxy: how the operator's own is known.
+        revocations: of clients' certificates, None where none are asked for.
 
     Attributes:
         caller: who, with the rights that they had when they were last looked at.
     """
 
-    def __init__(self, context: Any, gate: Gate, needs: Needs, *, route: str, proxy: ProxyRules) -> None:  # noqa: ANN401 - gRPC brings no types along
+    def __init__(
+        self,
+        context: Any,  # noqa: ANN401 - gRPC brings no types along
+        gate: Gate,
+        needs: Needs,
+        *,
+        route: str,
+        proxy: ProxyRules,
+        revocations: Revocations | None,
+    ) -> None:
         self.caller = Caller(NOBODY)
         self._context, self._gate, self._needs, self._route, self._proxy = context, gate, needs, route, proxy
+        self._revocations = revocations
 
     @property
     def principal(self) -> Principal:
@@ -53,13 +65,15 @@ class Asking:
 
         Raises:
             AccessError: they may not.
-            CertificateError: it has ended since the client connected.
+            CertificateError: it has ended or was revoked since the client connected.
+            OverloadedError: too many ask.
         """
+        self.caller = Caller(NOBODY, address=_address(self._context.peer()))
         try:
             shown = self._shown()
-            self.caller = Caller(NOBODY, address=shown.address)
+            self.caller = Caller(NOBODY, address=shown.address, client=shown.client)
             self.caller = await self._gate.identify(shown)
-        except AuthenticationError:
+        except (AuthenticationError, OverloadedError):
             if not self._needs.is_health:
                 raise
         note_principal(self.principal)
@@ -70,7 +84,9 @@ class Asking:
 
         Raises:
             ForbiddenError: they may not go on.
+            CertificateError: their certificate was revoked.
         """
+        self._check_revoked()
         principal = await self._gate.still(self.principal)
         if principal is None and self._needs.is_public:
             principal = NOBODY
@@ -82,13 +98,19 @@ class Asking:
         self.caller = replace(self.caller, principal=principal)
 
     def _shown(self) -> Shown:
-        peer = _address(self._context.peer())
+        peer = self.caller.address
         told = [(name, value) for name, value in self._context.invocation_metadata() or () if isinstance(value, str)]
         is_vouched = self._proxy.knows(peer, (value for name, value in told if name == SECRET_HEADER))
         header = (self._proxy.user_header or "").lower()
         user = read_user([value for name, value in told if name == header]) if is_vouched and header else None
         return Shown(
-            key=self._key(told), certificate=self._certificate(), is_vouched=is_vouched, user=user, address=peer
+            key=self._key(told),
+            certificate=self._certificate(),
+            is_vouched=is_vouched,
+            user=user,
+            address=peer,
+            client=peer if self._gate.rules.knows_clients(is_vouched=is_vouched) else None,
+            is_forwarded=not is_vouched and any(is_forwarding(name) for name, _ in told),
         )
 
     def _key(self, told: list[tuple[str, str]]) -> str | None:
@@ -110,8 +132,16 @@ class Asking:
             return None
         certificate = read_certificate(shown[0])
         if datetime.now(UTC) > certificate.not_after:
-            raise CertificateError("the client's certificate has ended", got=f"{certificate.not_after:%F %T} UTC")
+            ended = f"{certificate.not_after:%F %T} UTC"
+            raise CertificateError("the client's certificate has ended", where=certificate.subject, got=ended)
+        self._check_revoked()
         return certificate
+
+    def _check_revoked(self) -> None:
+        told = self._context.auth_context()
+        shown = told.get("x509_pem_cert")
+        if shown and self._revocations is not None:
+            self._revocations.check(shown[0], told.get("x509_pem_cert_chain", ()), datetime.now(UTC))
 
 
 def _address(peer: str) -> str | None:

@@ -19,8 +19,10 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 
+from shipsight.access import PrincipalKind
 from shipsight.errors import (
     AccessError,
+    CertificateError,
     InternalError,
     LimitError,
     NotReadyError,
@@ -38,6 +40,7 @@ from shipsight.serve.metrics import Metrics
 from shipsight.serve.needs import Needs
 from shipsight.serve.proxy_rules import ProxyRules
 from shipsight.serve.request_notes import RequestNote, begin_note, end_note, request_id
+from shipsight.serve.revocation import Revocations
 from shipsight.serve.routing import KEY_HEADER, check_key
 
 __all__ = ["Answer", "Answers", "Asking", "Binding", "Context", "Method", "routing_key"]
@@ -52,6 +55,7 @@ Answer = Callable[[Asking, Message, Context], Awaitable[Message]]
 Answers = Callable[[Asking, AsyncGenerator[Message, None], Context], AsyncGenerator[Message, None]]
 """Answers a stream of requests with a stream of messages; after the last it ends."""
 _LOOK_S = 1.0  # between looks at what a client may do that sends nothing
+_MOST_NOBODYS = 64  # calls at once without a credential: they take no room from those who show one
 
 
 @dataclass(frozen=True)
@@ -75,19 +79,29 @@ class Binding:
         metrics: counts them.
         gate: lets them in.
         proxy: how the operator's own is known, None where there is none.
+        revocations: of clients' certificates, None where none are asked for.
         logs_requests: whether each is told in the log.
     """
 
     def __init__(
-        self, limits: Limits, metrics: Metrics, gate: Gate, *, proxy: ProxyRules | None, logs_requests: bool
+        self,
+        limits: Limits,
+        metrics: Metrics,
+        gate: Gate,
+        *,
+        proxy: ProxyRules | None,
+        revocations: Revocations | None,
+        logs_requests: bool,
     ) -> None:
         self._gate = gate
         self._proxy = proxy or ProxyRules()
+        self._revocations = revocations
         self._limits = limits
         self._metrics = metrics
         self._logs_requests = logs_requests
         self._leaving = asyncio.Event()
         self._held_bytes = 0
+        self._nobodys = 0
 
     @property
     def is_leaving(self) -> bool:
@@ -134,30 +148,52 @@ class Binding:
             asking = self._asking(context, bound, route)
             async with self._edge(context, route, asking):
                 await asking.enter()
-                raw = await self._read(context)
-                with self._held(raw):
-                    return await cast("Answer", answer)(asking, _parse(raw, kind), context)
+                with self._counted(asking):
+                    raw = await self._read(context)
+                    if bound.needs.action is not None and bound.needs.action.changes:
+                        await asking.still()  # the request may have come slowly, and rights are those of the act
+                    with self._held(raw):
+                        return await cast("Answer", answer)(asking, _parse(raw, kind), context)
 
         async def several(_: object, context: Context) -> None:
             asking = self._asking(context, bound, route)
             async with self._edge(context, route, asking):
                 await asking.enter()
-                async with (
-                    aclosing(self._requests(context, kind, method, asking)) as requests,
-                    aclosing(cast("Answers", answer)(asking, requests, context)) as answers,
-                ):
-                    async for told in answers:
-                        await context.write(told)
+                with self._counted(asking):
+                    async with (
+                        aclosing(self._requests(context, kind, method, asking)) as requests,
+                        aclosing(cast("Answers", answer)(asking, requests, context)) as answers,
+                    ):
+                        async for told in answers:
+                            await context.write(told)
 
         if method.server_streaming:
             return grpc.stream_stream_rpc_method_handler(several, response_serializer=_serialize)
         return grpc.stream_unary_rpc_method_handler(one, response_serializer=_serialize)
 
     def _asking(self, context: Context, bound: Method, route: str) -> Asking:
-        return Asking(context, self._gate, bound.needs, route=route, proxy=self._proxy)
+        proxy, revocations = self._proxy, self._revocations
+        return Asking(context, self._gate, bound.needs, route=route, proxy=proxy, revocations=revocations)
 
     def _edge(self, context: Context, route: str, asking: Asking) -> _Edge:
         return _Edge(context, route, self._metrics, self._gate, asking, is_told=self._logs_requests)
+
+    @contextmanager
+    def _counted(self, asking: Asking) -> Iterator[None]:
+        """Counts a call of somebody without a credential until it ends.
+
+        Raises:
+            OverloadedError: there are too many.
+        """
+        is_nobodys = asking.principal.kind is PrincipalKind.NOBODY
+        if is_nobodys and self._nobodys >= _MOST_NOBODYS:
+            most = f"at most {_MOST_NOBODYS} at once without a credential"
+            raise OverloadedError("too many calls are open", expected=most)
+        self._nobodys += is_nobodys
+        try:
+            yield
+        finally:
+            self._nobodys -= is_nobodys
 
     @contextmanager
     def _held(self, raw: bytes) -> Iterator[None]:
@@ -249,10 +285,10 @@ class _Edge:
             # Whatever else happens is a bug of ours, told in the log and not to the client.
             _log.error("a request failed: %s", self._route, exc_info=error)
             known = InternalError("the server failed on this request")
-        if isinstance(known, AccessError):
+        if isinstance(known, AccessError | CertificateError):
             caller = self._asking.caller
             try:
-                await self._gate.refused(known, caller.principal, address=caller.address, model=None, route=self._route)
+                await self._gate.refused(known, caller, model=None, route=self._route)
             except Exception:  # noqa: BLE001 - the edge: it is refused all the same
                 _log.exception("a refusal could not be recorded: %s", self._route)
         if known is not None:

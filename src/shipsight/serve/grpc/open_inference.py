@@ -14,6 +14,7 @@ import grpc
 
 from shipsight.access import Action, Principal
 from shipsight.errors import AccessError, DeadlineError, NotReadyError, ShipsightError
+from shipsight.serve.gate import conceal
 from shipsight.serve.grpc.handlers import Asking, Binding, Context, Method, routing_key
 from shipsight.serve.grpc.messages import SERVICE, Message, message
 from shipsight.serve.grpc.statuses import text_of
@@ -122,7 +123,8 @@ class _Calls:
                 raise  # what a client may do has changed, or it asks for what is not its own: the stream ends
             except ShipsightError as error:
                 answer = message("ModelInferResponse")(id=request.id)
-                yield message("ModelStreamInferResponse")(error_message=text_of(error), infer_response=answer)
+                text = text_of(conceal(error, asking.principal))
+                yield message("ModelStreamInferResponse")(error_message=text, infer_response=answer)
                 continue
             if wants_final:
                 answer.parameters[_FINAL].bool_param = True

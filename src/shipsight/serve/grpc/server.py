@@ -17,6 +17,7 @@ from shipsight.serve.limits import Limits
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.proxy_rules import ProxyRules
+from shipsight.serve.revocation import Revocations
 
 __all__ = ["GrpcServer"]
 
@@ -36,6 +37,7 @@ class GrpcServer:
         host: address to listen on.
         port: TCP port, above 0.
         credentials: of TLS; None listens in the clear.
+        revocations: of clients' certificates, which gRPC itself does not heed; None where none are asked for.
         logs_requests: whether each call is told in the log.
         proxy: how the operator's own is known, None where there is none.
     """
@@ -48,10 +50,11 @@ class GrpcServer:
         host: str,
         port: int,
         credentials: grpc.ServerCredentials | None = None,
+        revocations: Revocations | None = None,
         logs_requests: bool = True,
         proxy: ProxyRules | None = None,
     ) -> None:
-        self._proxy = proxy
+        self._proxy, self._revocations = proxy, revocations
         self._protocol = protocol
         self._metrics = metrics
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -68,7 +71,14 @@ class GrpcServer:
         """
         limits = self._protocol.service.limits
         gate = self._protocol.service.gate
-        self._binding = Binding(limits, self._metrics, gate, proxy=self._proxy, logs_requests=self._logs_requests)
+        self._binding = Binding(
+            limits,
+            self._metrics,
+            gate,
+            proxy=self._proxy,
+            revocations=self._revocations,
+            logs_requests=self._logs_requests,
+        )
         self._server = grpc.aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.connections)
         self._server.add_generic_rpc_handlers(
             (

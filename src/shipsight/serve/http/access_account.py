@@ -8,12 +8,12 @@ Whoever changes how they prove who they are has to have proved it a short while 
 from __future__ import annotations
 
 import io
-from typing import Any
 
 from starlette.responses import Response
 
 from shipsight.serve.http.access_edge import AccessRoute, Asked, person_of, require_fresh, told_time
 from shipsight.serve.http.access_fields import Field, FieldKind
+from shipsight.serve.http.access_sessions import ENDED, SESSIONS, tell_sessions
 from shipsight.serve.http.answers import json_answer
 from shipsight.serve.needs import ENROLLING, KNOWN
 
@@ -100,34 +100,18 @@ def _recovery_codes(asked: Asked) -> Response:
 
 
 def _sessions(asked: Asked) -> Response:
-    return json_answer(
-        {
-            "sessions": [
-                {
-                    "id": one.handle,
-                    "is_this": one.handle == asked.principal.session,
-                    "created_at": told_time(one.created_at),
-                    "seen_at": told_time(one.seen_at),
-                    "expires_at": told_time(one.expires_at),
-                    "factors": list(one.factors),
-                    "address": one.address,
-                    "agent": one.agent,
-                }
-                for one in asked.access.sessions.list(person_of(asked))
-            ]
-        }
-    )
+    return tell_sessions(asked, person_of(asked))
+
+
+def _end_others(asked: Asked) -> Response:
+    me = person_of(asked)
+    return json_answer({"ended": asked.access.sessions.end_all(asked.principal, me, but=asked.principal.session)})
 
 
 def _end_session(asked: Asked) -> Response:
     person_of(asked)
     asked.access.sessions.end_one(asked.principal, asked.path("session"))
     return json_answer({"ended": True})
-
-
-def _list_of(name: str) -> dict[str, Any]:
-    items = {"type": "array", "items": {"type": "object"}}
-    return {"type": "object", "properties": {name: items}, "required": [name]}
 
 
 _TEXT, _FLAG = {"type": "string"}, {"type": "boolean"}
@@ -170,7 +154,8 @@ ACCOUNT_ROUTES = (
         KNOWN,
         gives=_CODES,
     ),
-    AccessRoute("GET", "sessions", "Lists one's sessions", _sessions, KNOWN, gives=_list_of("sessions")),
+    AccessRoute("GET", "sessions", "Lists one's sessions", _sessions, KNOWN, gives=SESSIONS),
+    AccessRoute("POST", "sessions/end-others", "Ends all of them but this", _end_others, KNOWN, gives=ENDED),
     AccessRoute("DELETE", "sessions/{session}", "Ends one of them", _end_session, KNOWN),
 )
 """What there is, in order."""

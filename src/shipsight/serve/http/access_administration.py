@@ -9,14 +9,16 @@ and 8.2.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
 from shipsight.access import Action, Grant, Role
-from shipsight.errors import ForbiddenError, NotFoundError
+from shipsight.errors import NotFoundError
 from shipsight.serve.http.access_edge import AccessRoute, Asked, person_of, require_fresh, seconds, told_time
 from shipsight.serve.http.access_fields import Field, FieldKind
+from shipsight.serve.http.access_sessions import ENDED, SESSIONS, tell_sessions
 from shipsight.serve.http.answers import json_answer
 from shipsight.serve.needs import KNOWN, Needs
 
@@ -31,6 +33,7 @@ _READ, _CHANGE = Needs(Action.ACCESS_READ), Needs(Action.ACCESS_CHANGE)
 _DAY_S = 86400.0
 _INVITATION_S = 30 * _DAY_S
 _OVERLAP_S = 30 * _DAY_S
+_NEVER = "never"
 
 
 def _may_change(asked: Asked) -> None:
@@ -81,28 +84,39 @@ def _invite(asked: Asked) -> Response:
 def _remove_factors(asked: Asked) -> Response:
     """Takes second factors away from somebody who lost them; a password alone lets them in to add others."""
     _may_change(asked)
-    access, principal = asked.access, asked.principal
-    user = access.directory.user(asked.path("user"))
-    if user.id == principal.id:
-        raise ForbiddenError("you remove your own factors one by one")
-    if access.factors.of(user.id).has_totp:
-        access.factors.remove_totp(principal, user.id)
-    for one in access.passkeys.list(user.id):
-        access.passkeys.remove(principal, user.id, one.id)
+    asked.access.directory.reset_factors(asked.principal, asked.access.directory.user(asked.path("user")).id)
     return _user(asked)
+
+
+def _user_sessions(asked: Asked) -> Response:
+    return tell_sessions(asked, asked.access.directory.user(asked.path("user")).id)
+
+
+def _end_user_sessions(asked: Asked) -> Response:
+    _may_change(asked)
+    user = asked.access.directory.user(asked.path("user"))
+    return json_answer({"ended": asked.access.sessions.end_all(asked.principal, user.id)})
 
 
 def _set_user_grants(asked: Asked) -> Response:
     _may_change(asked)
     user = asked.access.directory.user(asked.path("user"))
-    asked.access.directory.set_grants(asked.principal, "user", user.id, _grants(asked.told["grants"]))
+    asked.access.directory.set_grants(
+        asked.principal, "user", user.id, _grants(asked.told["grants"]), before=_before(asked)
+    )
     return _user(asked)
+
+
+def _groups(asked: Asked) -> Response:
+    groups = asked.access.directory.groups()
+    told = [{"name": name, "grants": [one.told() for one in held]} for name, held in groups.items()]
+    return json_answer({"groups": told})
 
 
 def _set_group_grants(asked: Asked) -> Response:
     _may_change(asked)
     directory, group = asked.access.directory, asked.path("group")
-    directory.set_grants(asked.principal, "group", group, _grants(asked.told["grants"]))
+    directory.set_grants(asked.principal, "group", group, _grants(asked.told["grants"]), before=_before(asked))
     return json_answer({"group": group, "grants": [one.told() for one in directory.grants("group", group)]})
 
 
@@ -124,6 +138,11 @@ def _told_user(asked: Asked, user: User) -> dict[str, Any]:
 
 def _grants(told: Sequence[str]) -> tuple[Grant, ...]:
     return tuple(map(Grant.parse, told))
+
+
+def _before(asked: Asked) -> tuple[Grant, ...] | None:
+    """Returns what the one who asks saw before, None where they do not say."""
+    return None if asked.told["before"] is None else _grants(asked.told["before"])
 
 
 def _roles(asked: Asked) -> Response:
@@ -166,11 +185,21 @@ def _add_key(asked: Asked) -> Response:
         told["name"],
         grants=_grants(told["grants"]),
         owner_id=owner,
-        expires_at=told["expires_at"],
+        expires_at=_end(asked),
         rate=told["rate"],
         quota=told["quota"],
     )
     return json_answer({"key": _told_key(key, _names(asked), asked.principal.id), "secret": secret}, 201)
+
+
+def _end(asked: Asked) -> datetime | None:
+    """Returns when a new key ends: never only where that is said."""
+    from shipsight.access.keys import KEY_LIVES
+
+    told: datetime | str | None = asked.told["expires_at"]
+    if told is None:
+        return asked.access.now() + KEY_LIVES
+    return told if isinstance(told, datetime) else None
 
 
 def _rotate_key(asked: Asked) -> Response:
@@ -262,6 +291,7 @@ def _gives(name: str, *, is_list: bool = False) -> dict[str, Any]:
 
 
 _GRANTS = Field(FieldKind.TEXTS)
+_NEW_GRANTS = {"grants": _GRANTS, "before": Field(FieldKind.TEXTS, is_required=False)}
 _LIVES = Field(FieldKind.NUMBER, is_required=False)
 _OPTIONAL = Field(is_required=False)
 _NEW_USER = {
@@ -274,7 +304,7 @@ _NEW_KEY = {
     "name": Field(),
     "grants": _GRANTS,
     "owner": Field(is_required=False, choices=("me",)),
-    "expires_at": Field(FieldKind.TIME, is_required=False),
+    "expires_at": Field(FieldKind.TIME, is_required=False, choices=(_NEVER,)),
     "rate": _OPTIONAL,
     "quota": _OPTIONAL,
 }
@@ -309,16 +339,27 @@ ADMINISTRATION_ROUTES = (
     AccessRoute(
         "DELETE", "users/{user}/factors", "Takes one's second factors away", _remove_factors, _CHANGE, gives=_ONE_USER
     ),
+    AccessRoute("GET", "users/{user}/sessions", "Lists one's sessions", _user_sessions, _READ, gives=SESSIONS),
+    AccessRoute("DELETE", "users/{user}/sessions", "Ends all of them", _end_user_sessions, _CHANGE, gives=ENDED),
     AccessRoute(
-        "PUT", "users/{user}/grants", "Sets what one may do", _set_user_grants, _CHANGE, {"grants": _GRANTS}, _ONE_USER
+        "PUT", "users/{user}/grants", "Sets what one may do", _set_user_grants, _CHANGE, _NEW_GRANTS, _ONE_USER
+    ),
+    AccessRoute(
+        "GET",
+        "groups",
+        "Lists a provider's groups that may do something",
+        _groups,
+        _READ,
+        gives=_gives("groups", is_list=True),
     ),
     AccessRoute(
         "PUT",
-        "groups/{group}/grants",
+        # A path, since some providers name groups so: /team/operators.
+        "groups/{group:path}/grants",
         "Sets what a provider's group may do",
         _set_group_grants,
         _CHANGE,
-        {"grants": _GRANTS},
+        _NEW_GRANTS,
     ),
     AccessRoute("GET", "roles", "Lists roles and actions", _roles, KNOWN, gives=_gives("roles", is_list=True)),
     AccessRoute("PUT", "roles/{role}", "Makes or changes a role", _apply_role, _CHANGE, _ACTIONS),

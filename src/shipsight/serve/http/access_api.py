@@ -59,7 +59,7 @@ def _described(one: AccessRoute) -> Operation:
         answers={one.status: answer("where to go on" if content is None else "done", content)},
         body={_JSON: schema_of(one.fields)} if takes_body else None,
         needs_body=needs_body,
-        errors=(404, 413, 429),
+        errors=(404, *((409,) if "before" in one.fields else ()), 413, 429),
     )
 
 

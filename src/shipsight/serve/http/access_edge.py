@@ -2,31 +2,32 @@
 """How a request about access meets its handler: who asks, a strict body, threads, cookies, and never a cache.
 
 A handler is a plain function that runs in a thread, since the database and the hashing of passwords block; there are few of
-these threads, and few requests may wait for one, so that a flood of sign-ins costs the rest of the server nothing. Leaves to
-others: who asks and what they may do (`handlers`). Private to the room. Source: OWASP ASVS 5.0, 3.3, 3.5 and 14.3.2.
+these threads, and few requests may wait for one, so that a flood of sign-ins costs the rest of the server nothing. Who is known
+has threads and places of their own, and so has what waits for a provider of OpenID Connect. Leaves to others: who asks and what
+they may do (`handlers`), whether a page of another origin sent it (`principals`). Private to the room. Source: OWASP ASVS 5.0, 3.3, 3.5 and 14.3.2.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from shipsight.access import Principal
-from shipsight.errors import ForbiddenError, NotFoundError, OverloadedError, StepUpError, UsageError
+from shipsight.errors import ForbiddenError, NotFoundError, StepUpError, UsageError
 from shipsight.serve.gate import Caller, Gate
 from shipsight.serve.http.access_fields import Field, check_text, read_fields
+from shipsight.serve.http.admission import admit_again
 from shipsight.serve.http.body import read_body
 from shipsight.serve.http.cookies import session_cookie_name
-from shipsight.serve.http.principals import caller_of
+from shipsight.serve.http.principals import caller_of, check_sender
+from shipsight.serve.lanes import Lane, Paced, network_of
 from shipsight.serve.limits import Limits
 from shipsight.serve.needs import Needs
 
@@ -47,8 +48,6 @@ __all__ = [
 ]
 
 _BODY_BYTES = 64 * 1024
-_THREADS = 4
-_MOST_WAITING = 64
 _AGENT_CHARACTERS = 200
 
 
@@ -147,6 +146,8 @@ class AccessRoute:
         gives: schema of what it answers.
         status: of that answer.
         without: answers where the server keeps no identities, None for an error.
+        is_begin: whether it begins a ceremony that anybody may begin, and keeps something for it.
+        asks_provider: whether it waits for a provider of OpenID Connect.
     """
 
     method: str
@@ -158,6 +159,8 @@ class AccessRoute:
     gives: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})
     status: int = 200
     without: Callable[[Principal], Response] | None = None
+    is_begin: bool = False
+    asks_provider: bool = False
 
 
 class AccessEdge:
@@ -171,8 +174,11 @@ class AccessEdge:
     def __init__(self, gate: Gate, limits: Limits) -> None:
         self._gate = gate
         self._limits = replace(limits, body_bytes=min(limits.body_bytes, _BODY_BYTES))
-        self._threads = ThreadPoolExecutor(_THREADS, "shipsight-access")
-        self._waiting = 0
+        self._known = Lane("access", threads=4, places=64, share=32)
+        # One less than passwords are hashed at once: who is signed in and proves it again finds a turn.
+        self._anyone = Lane("access-anyone", threads=3, places=64, share=8)
+        self._provider = Lane("access-provider", threads=2, places=32, share=8)
+        self._begun = Paced(60, window_s=60.0)
 
     async def answer(self, route: AccessRoute, request: Request) -> Response:
         """Answers a request that the gate let in.
@@ -184,33 +190,40 @@ class AccessEdge:
         Raises:
             NotFoundError: this server keeps no identities.
             ForbiddenError: a page of another origin sent it.
+            AccessError: who asks may not any more, now that the body is there.
             OverloadedError: too many wait.
+            RateLimitError: too many sign-ins were begun from where it comes.
             UsageError: the body does not fit.
         """
         if request.method not in ("GET", "HEAD"):
-            check_origin(request)
-        caller, access = caller_of(request.scope), self._gate.access
+            check_sender(request.scope, self._gate)
+        access = self._gate.access
         if access is None:
             if route.without is None:
                 raise NotFoundError("this server keeps no identities")
-            return route.without(caller.principal)
+            return route.without(caller_of(request.scope).principal)
+        began = caller_of(request.scope)
+        if route.is_begin and began.principal.id is None:
+            self._begun.take(network_of(began.client))
         told = read_fields(await self._body(request), route.fields)
+        caller = await admit_again(request.scope)
         asked = Asked(access, self._gate.origin, caller, told, request)
-        if self._waiting >= _MOST_WAITING:
-            raise OverloadedError("too many ask who they are at once", expected=f"at most {_MOST_WAITING}")
-        self._waiting += 1
-        loop = asyncio.get_running_loop()
-        done = loop.run_in_executor(self._threads, copy_context().run, route.handler, asked)
-        done.add_done_callback(self._end)
         # Whoever leaves does not stop a change half-way.
-        return await asyncio.shield(done)
+        return await asyncio.shield(self._submit(route, asked))
 
     def close(self) -> None:
         """Ends the threads."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for lane in (self._known, self._anyone, self._provider):
+            lane.close()
 
-    def _end(self, done: object) -> None:
-        self._waiting -= 1
+    def _submit(self, route: AccessRoute, asked: Asked) -> asyncio.Future[Response]:
+        """Hands a request to a thread: of those for who has a row here, or of those for anybody."""
+        known = asked.principal.id
+        lane = self._anyone if known is None else self._known
+        if route.asks_provider:
+            lane = self._provider
+        whose = known or network_of(asked.caller.client)
+        return lane.submit(copy_context().run, route.handler, asked, whose=whose)
 
     async def _body(self, request: Request) -> bytes:
         body = await read_body(request, self._limits)
@@ -219,22 +232,6 @@ class AccessEdge:
         if body and kind != "application/json":
             raise UsageError("bodies are JSON here", where="Content-Type", expected="application/json", got=kind[:40])
         return body
-
-
-def check_origin(request: Request) -> None:
-    """Refuses what a page of another origin sent, also where no session is at stake: it would sign somebody in as another.
-
-    Raises:
-        ForbiddenError: another page sent it.
-    """
-    # As Go's CrossOriginProtection does it: the browser's own word first, then the host that it names.
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if site is not None:
-        is_foreign = site not in ("same-origin", "none")
-    else:
-        is_foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
-    if is_foreign:
-        raise ForbiddenError("a page of another site sent this", where="Origin")
 
 
 def person_of(asked: Asked) -> str:

@@ -55,7 +55,7 @@ class Field:
     Attributes:
         kind: type of it.
         is_required: whether a body without it is refused.
-        choices: all that a text may be; empty for any.
+        choices: all that a text may be, empty for any; words that may stand for a time.
     """
 
     kind: FieldKind = FieldKind.TEXT
@@ -65,7 +65,9 @@ class Field:
     def schema(self) -> dict[str, Any]:
         """Returns the value as JSON Schema tells it; what is not required may be null, too."""
         told = dict(_SCHEMAS[self.kind])
-        if self.choices:
+        if self.choices and self.kind is FieldKind.TIME:
+            told = {"anyOf": [told, {"enum": [*self.choices, *([] if self.is_required else [None])]}]}
+        elif self.choices:
             told = {"enum": [*self.choices, *([] if self.is_required else [None])]}
         elif not self.is_required:
             told["type"] = [told["type"], "null"]
@@ -141,7 +143,7 @@ def _read(name: str, value: Any, field: Field) -> Any:  # noqa: ANN401 - whateve
             raise UsageError("too many", where=name, expected=f"at most {_MOST_ITEMS}", got=len(value))
         return tuple(check_text(name, one) for one in value)
     if field.kind is FieldKind.TIME:
-        return _read_time(name, value)
+        return value if value in field.choices else _read_time(name, value)
     if field.kind is FieldKind.TEXT:
         check_text(name, value)
     if field.choices and value not in field.choices:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import RedirectResponse, Response
 
 from shipsight.access import OPEN_RIGHTS, Principal, PrincipalKind
+from shipsight.access.settings import DEVICE_LIVES_S
 from shipsight.errors import AccessError, AuthenticationError, EnvironmentLackError, NotFoundError
 from shipsight.serve.http.access_edge import AccessRoute, Asked, Cookie, person_of, told_time
 from shipsight.serve.http.access_fields import Field, FieldKind
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["SIGN_IN_ROUTES"]
 
 _PENDING = Cookie("shipsight-pending", 300)
-_DEVICE = Cookie("shipsight-device", 400 * 86400)
+_DEVICE = Cookie("shipsight-device", DEVICE_LIVES_S)
 # The provider leads back here from its own site: a strict cookie would not come along.
 _OPENID = Cookie("shipsight-openid", 600, same_site="lax")
 
@@ -74,10 +75,9 @@ def _passkey_options(asked: Asked) -> Response:
     user_id = asked.principal.id if asked.principal.session else None
     if user_id is None and pending is not None:
         user_id = asked.access.sign_in.user_of(pending)
-    options, challenge = asked.access.passkeys.begin_authentication(user_id)
-    if asked.principal.session:
-        # Whoever sits at an open session has to be looked at, not only the key that is plugged in.
-        options["userVerification"] = "required"
+    # Whoever sits at an open session has to be looked at, not only the key that is plugged in.
+    needs_verification = asked.principal.session is not None
+    options, challenge = asked.access.passkeys.begin_authentication(user_id, needs_verification=needs_verification)
     return json_answer({"options": options, "challenge": challenge})
 
 
@@ -102,7 +102,10 @@ def _invitation(asked: Asked) -> Response:
 def _openid(asked: Asked) -> Response:
     if asked.access.open_id is None:
         raise NotFoundError("this server knows no provider of OpenID Connect")
-    url, challenge = asked.access.open_id.begin()
+    who = asked.principal
+    url, challenge = asked.access.open_id.begin(
+        user_id=who.id if who.session else None, session=who.session, device=asked.cookie(_DEVICE)
+    )
     response = RedirectResponse(url, 302)
     _OPENID.set_on(response, asked.origin, challenge)
     return response
@@ -123,7 +126,8 @@ def _openid_return(asked: Asked) -> Response:
             person.user.id,
             factors=person.factors,
             groups=person.groups,
-            device=asked.cookie(_DEVICE),
+            proved_at=person.proved_at,
+            device=person.device,
             **asked.where,
         )
     except (AccessError, EnvironmentLackError) as error:
@@ -133,6 +137,9 @@ def _openid_return(asked: Asked) -> Response:
         after = {"session": "/", "enrol": "/second-factor", "second-factor": missing}
         response = RedirectResponse(after[step.kind], 302)
         _keep(asked, response, step)
+        if step.session is not None and person.session is not None:
+            # The cookie of that session is strict: it did not come along from the provider's site.
+            access.sessions.end_before(person.session, Principal(PrincipalKind.PERSON, person.user.name))
     _OPENID.end_on(response, asked.origin)
     return response
 
@@ -143,12 +150,17 @@ def _session(asked: Asked) -> Response:
     told = _told_principal(principal)
     told.update(csrf=asked.caller.csrf, openid=access.open_id is not None, setup=not access.directory.knows_anyone())
     if principal.is_person and principal.id is not None:
-        has = access.factors.of(principal.id)
+        has, user = access.factors.of(principal.id), access.directory.user(principal.id)
         mine = next((one for one in access.sessions.list(principal.id) if one.handle == principal.session), None)
         told.update(
-            display_name=access.directory.user(principal.id).display_name,
+            display_name=user.display_name,
             expires_at=None if mine is None else told_time(mine.expires_at),
-            has={"totp": has.has_totp, "passkeys": has.passkeys, "recovery_left": has.recovery_left},
+            has={
+                "password": user.has_password,
+                "totp": has.has_totp,
+                "passkeys": has.passkeys,
+                "recovery_left": has.recovery_left,
+            },
         )
     return json_answer(told)
 
@@ -243,14 +255,38 @@ SIGN_IN_ROUTES = (
         "POST", "sign-in/code", "Signs in with a one-time or recovery code", _code, PUBLIC, {"code": Field()}, _STATE
     ),
     AccessRoute(
-        "POST", "sign-in/passkey/options", "Begins to ask for a passkey", _passkey_options, PUBLIC, _ALONE, _OPTIONS
+        "POST",
+        "sign-in/passkey/options",
+        "Begins to ask for a passkey",
+        _passkey_options,
+        PUBLIC,
+        _ALONE,
+        _OPTIONS,
+        is_begin=True,
     ),
     AccessRoute("POST", "sign-in/passkey", "Signs in with a passkey", _passkey, PUBLIC, _CREDENTIAL, _STATE),
     AccessRoute(
         "POST", "sign-in/invitation", "Sets a password by invitation", _invitation, PUBLIC, _INVITATION, _STATE
     ),
-    AccessRoute("GET", "sign-in/openid", "Goes to the provider of OpenID Connect", _openid, PUBLIC, status=302),
-    AccessRoute("GET", "sign-in/openid/return", "Comes back from it", _openid_return, PUBLIC, status=302),
+    AccessRoute(
+        "GET",
+        "sign-in/openid",
+        "Goes to the provider of OpenID Connect",
+        _openid,
+        PUBLIC,
+        status=302,
+        is_begin=True,
+        asks_provider=True,
+    ),
+    AccessRoute(
+        "GET",
+        "sign-in/openid/return",
+        "Comes back from it",
+        _openid_return,
+        PUBLIC,
+        status=302,
+        asks_provider=True,
+    ),
     AccessRoute(
         "GET", "session", "Tells who asks and what they may do", _session, PUBLIC, gives=_WHO, without=_session_without
     ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
@@ -18,21 +19,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from shipsight.access import NOBODY, Principal
-from shipsight.errors import (
-    AccessError,
-    AuthenticationError,
-    CertificateError,
-    InternalError,
-    ShipsightError,
-)
+from shipsight.errors import AccessError, InternalError, ShipsightError
 from shipsight.serve.gate import Caller, Gate, Shown, conceal
 from shipsight.serve.http.answers import error_answer
-from shipsight.serve.http.cookies import clear_session_cookie
 from shipsight.serve.http.principals import CALLER, caller_of, check_page, is_stale_session, read_shown
 from shipsight.serve.needs import Needs
 from shipsight.serve.request_notes import note_principal
 
-__all__ = ["GuardedWebSocketRoute", "Tell", "gate_of", "guard", "refuse", "route_of"]
+__all__ = ["GuardedWebSocketRoute", "Tell", "admit_again", "gate_of", "guard", "refuse", "route_of"]
 
 Tell = Callable[[ShipsightError], Response]
 """Makes an answer of an error, as a protocol has it."""
@@ -66,8 +60,6 @@ async def guard(app: ASGIApp, scope: Scope, receive: Receive, send: Send, *, nee
         await _admit(scope, needs)
     except ShipsightError as error:
         response = tell(error)
-        if scope.get(_STALE):
-            clear_session_cookie(response, origin=gate_of(scope).origin)
     except Exception:  # noqa: BLE001 - the edge of a request: a bug of ours, told in the log
         _log.exception("a request could not be let in: %s", route_of(scope))
         response = tell(InternalError("the server failed on this request"))
@@ -80,41 +72,72 @@ async def guard(app: ASGIApp, scope: Scope, receive: Receive, send: Send, *, nee
         await response(scope, receive, send)
 
 
-_STALE = "shipsight.stale_session"
-
-
 async def _admit(scope: Scope, needs: Needs) -> None:
     """Puts the `Caller` into the scope of a request that may pass.
 
     Raises:
         AccessError: it may not.
+        OverloadedError: too many ask.
     """
-    gate, caller, shown = gate_of(scope), Caller(NOBODY), Shown()
-    route, path = route_of(scope), scope["path_params"]
+    gate, path = gate_of(scope), scope["path_params"]
     try:
-        try:
-            shown = read_shown(scope, gate)
-            caller = Caller(NOBODY, address=shown.address)
-            caller = await gate.identify(shown)
-        except (AuthenticationError, CertificateError) as error:
-            scope[_STALE] = is_stale_session(error, shown)
-            if not needs.is_health and not (needs.is_public and scope[_STALE]):
-                raise
-        note_principal(caller.principal)
-        check_page(scope, caller, gate, needs_token=not needs.is_public)
-        await gate.admit(caller, needs, path, route=route)
-    except AccessError as error:
-        await gate.refused(error, caller.principal, address=shown.address, model=path.get("model"), route=route)
+        await _look(scope, needs, is_again=False)
+    except ShipsightError as error:
+        caller: Caller = scope.pop(CALLER)
+        if isinstance(error, AccessError):
+            await gate.refused(error, caller, model=path.get("model"), route=route_of(scope))
         raise
-    scope[CALLER] = caller
+
+
+async def admit_again(scope: Scope) -> Caller:
+    """Looks again at who asks and whether they may, once a body was read: it may have come slowly, and rights are those of the act.
+
+    Args:
+        scope: of a request that was let in.
+
+    Returns:
+        Who asks, with the rights of now; the scope holds them, too.
+
+    Raises:
+        AccessError: they may not any more; whoever calls has it recorded.
+        CertificateError: theirs has ended.
+    """
+    before = caller_of(scope)
+    try:
+        return await _look(scope, scope["route"].needs, is_again=True)
+    except ShipsightError:
+        scope[CALLER] = before  # what is recorded names who began it
+        raise
+
+
+async def _look(scope: Scope, needs: Needs, *, is_again: bool) -> Caller:
+    """Finds who asks and whether they may; the scope holds whoever it was, also where they are refused.
+
+    Raises:
+        AccessError: they may not.
+        CertificateError: theirs has ended.
+    """
+    gate, shown = gate_of(scope), Shown()
+    scope[CALLER] = caller = Caller(NOBODY)
+    try:
+        shown = read_shown(scope, gate)
+        scope[CALLER] = caller = Caller(NOBODY, address=shown.address, client=shown.client)
+        scope[CALLER] = caller = await gate.identify(shown)
+    except ShipsightError as error:
+        # A probe never fails for what it shows, nor for how many others ask.
+        if not needs.is_health and not (needs.is_public and is_stale_session(error, shown)):
+            raise
+    note_principal(caller.principal)
+    check_page(scope, caller, gate, needs_token=not needs.is_public)
+    await gate.admit(caller, needs, scope["path_params"], route=route_of(scope), is_again=is_again)
+    return caller
 
 
 async def refuse(gate: Gate, scope: Scope, principal: Principal, error: ShipsightError) -> ShipsightError:
     """Records what a handler refused, and returns the error as this principal may know it."""
     if isinstance(error, AccessError):
         model = scope["path_params"].get("model")
-        address = caller_of(scope).address
-        await gate.refused(error, principal, address=address, model=model, route=route_of(scope))
+        await gate.refused(error, replace(caller_of(scope), principal=principal), model=model, route=route_of(scope))
     return conceal(error, principal)
 
 

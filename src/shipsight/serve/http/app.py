@@ -110,7 +110,8 @@ def build_app(
     rules = service.gate.rules
     if rules.is_local and rules.behind is None:
         answering = LoopbackGuard(answering)
-    return SafeHeaders(TrustedProxies(RequestLog(answering, is_told=logs_requests, traces=traces), proxy))
+    answering = TrustedProxies(RequestLog(answering, is_told=logs_requests, traces=traces), proxy)
+    return SafeHeaders(answering, is_tls_in_front=rules.behind is not None and service.gate.origin.startswith("https:"))
 
 
 def _health_routes(service: PredictionService, metrics: Metrics) -> list[Route]:

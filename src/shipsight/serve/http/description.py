@@ -32,6 +32,7 @@ _MEANINGS = {
     401: "no credential, or one that is not accepted; code `step-up` where it has to be proved again",
     403: "not allowed, or `Host` or `Origin` is not this machine",
     404: "no such model, version or variant",
+    409: "somebody else changed meanwhile what is to be changed",
     413: "a limit: bytes, pixels, images, predictions, time for the body",
     415: "not an accepted image format",
     422: "a bundle that cannot be brought into service",

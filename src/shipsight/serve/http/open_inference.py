@@ -14,13 +14,13 @@ from starlette.routing import Route
 
 from shipsight.access import Action, Principal
 from shipsight.errors import ShipsightError, UsageError
+from shipsight.serve.http.admission import admit_again
 from shipsight.serve.http.answers import headers_of, json_answer, status_of
 from shipsight.serve.http.body import read_body
 from shipsight.serve.http.description import DescribedRoute
 from shipsight.serve.http.handlers import Handler, bind
 from shipsight.serve.http.json_body import read_json
 from shipsight.serve.http.open_inference_description import described_operations
-from shipsight.serve.http.principals import caller_of
 from shipsight.serve.http.routing import read_key
 from shipsight.serve.http.tensors import InferRequest, read_request, write_answer
 from shipsight.serve.needs import HANDLER, HEALTH, KNOWN, Needs
@@ -111,12 +111,12 @@ class _Calls:
 
     async def load(self, service: PredictionService, principal: Principal, request: Request) -> Response:
         parameters = _read_parameters(await read_body(request, service.limits))
-        await self._protocol.load(caller_of(request.scope), request.path_params["model"], parameters)
+        await self._protocol.load(await admit_again(request.scope), request.path_params["model"], parameters)
         return json_answer({})
 
     async def unload(self, service: PredictionService, principal: Principal, request: Request) -> Response:
         parameters = _read_parameters(await read_body(request, service.limits))
-        await self._protocol.unload(caller_of(request.scope), request.path_params["model"], parameters)
+        await self._protocol.unload(await admit_again(request.scope), request.path_params["model"], parameters)
         return json_answer({})
 
     async def statistics(self, service: PredictionService, principal: Principal, request: Request) -> Response:

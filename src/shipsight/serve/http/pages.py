@@ -46,9 +46,11 @@ _PARTS = (
     "keys.js",
     "page.js",
     "passkeys.js",
+    "person.js",
     "prove.js",
     "second-factor.js",
     "server.js",
+    "sessions.js",
     "sign-in.js",
 )
 _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}

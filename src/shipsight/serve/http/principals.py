@@ -7,7 +7,8 @@
 
 Invariants: nothing in a URL is a credential; a header that names a client is read only where `proxies` left it; each
 credential stands once. A session's cookie is sent by browsers unasked, so what changes something needs the session's token in
-`X-CSRF-Token` and a page of this origin. Sources: OWASP ASVS 5.0, 3.3, 3.5 and 4.1.3; RFC 6750, RFC 6265bis.
+`X-CSRF-Token` and a page of this origin. They send certificates, and what a proxy signed them in with, unasked, too: whatever was
+not shown with a key must not come from a page of another origin. Sources: OWASP ASVS 5.0, 3.3, 3.5 and 4.1.3; RFC 6750, RFC 6265bis.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import hmac
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from shipsight.access import Certificate, Principal
+from shipsight.access import OPEN_RIGHTS, Certificate, Principal, PrincipalKind
 from shipsight.errors import AuthenticationError, ForbiddenError, ShipsightError
 from shipsight.serve.gate import KEY_PREFIX, Caller, Gate, Shown, several_credentials
 from shipsight.serve.http.cookies import session_cookie_name
-from shipsight.serve.http.proxies import PROXIED, Proxied
+from shipsight.serve.http.proxies import FORWARDED, PROXIED, Proxied
 
 __all__ = [
     "CALLER",
@@ -29,6 +30,7 @@ __all__ = [
     "CSRF_HEADER",
     "caller_of",
     "check_page",
+    "check_sender",
     "is_stale_session",
     "principal_of",
     "read_shown",
@@ -65,7 +67,11 @@ def read_shown(scope: Scope, gate: Gate) -> Shown:
     headers = Headers(scope=scope)
     proxied: Proxied | None = scope.get(PROXIED)
     client = scope.get("client")
-    address = (proxied and proxied.address) or (client[0] if client else None)
+    peer = client[0] if client else None
+    is_direct = gate.rules.knows_clients(is_vouched=proxied is not None)
+    of_client = peer if is_direct else None
+    if proxied is not None and not is_direct:
+        of_client = proxied.address
     certificate: Certificate | None = scope.get("extensions", {}).get(CLIENT_CERTIFICATE)
     return Shown(
         key=_read_key(headers, gate),
@@ -73,7 +79,9 @@ def read_shown(scope: Scope, gate: Gate) -> Shown:
         certificate=certificate,
         is_vouched=proxied is not None,
         user=None if proxied is None else proxied.user,
-        address=address,
+        address=of_client or peer,
+        client=of_client,
+        is_forwarded=scope.get(FORWARDED, False),
     )
 
 
@@ -103,29 +111,51 @@ def _read_session(headers: Headers, name: str) -> str | None:
 
 
 def check_page(scope: Scope, caller: Caller, gate: Gate, *, needs_token: bool) -> None:
-    """Refuses what a session's cookie came along with, but no page of this server's sent. Source: OWASP ASVS 5.0, 3.5.
+    """Refuses what a browser sent unasked for a page that is not this server's. Source: OWASP ASVS 5.0, 3.5.
 
     Args:
         scope: of the request.
         caller: who asks.
         gate: knows the origin that browsers see.
-        needs_token: whether the session's token must be sent along.
+        needs_token: whether the token of a session must be sent along.
 
     Raises:
-        ForbiddenError: it does not show that one did.
+        ForbiddenError: another page sent it; or it came with a session, and nothing shows that a page of this server sent it.
     """
+    # Keys are never sent unasked. An open server asks nobody for anything, and `LoopbackGuard` says whose pages may ask it.
+    is_asked = caller.principal.kind is PrincipalKind.KEY or caller.principal.rights is OPEN_RIGHTS
     is_socket = scope["type"] == "websocket"
-    if caller.csrf is None or (not is_socket and scope["method"] in _SAFE):
+    if is_asked or (not is_socket and scope["method"] in _SAFE):
+        return
+    check_sender(scope, gate)
+    if caller.csrf is None:
         return
     headers = Headers(scope=scope)
-    site, origins = headers.get("sec-fetch-site"), headers.getlist("origin")
-    is_ours = [one in _origins(scope, headers, gate) for one in origins] + ([site == "same-origin"] if site else [])
-    if not is_ours or not all(is_ours) or (is_socket and not origins):
+    site = headers.get("sec-fetch-site")
+    # With a session a page has to be named: it is no program's.
+    is_ours = "origin" in headers or (site == "same-origin" and not is_socket)
+    if not is_ours or site == "none":
         raise ForbiddenError("no page of this server sent this", where="Origin, Sec-Fetch-Site")
     if needs_token and not is_socket:
         token = headers.get(CSRF_HEADER, "")
         if not hmac.compare_digest(token.encode("latin-1", "replace"), caller.csrf.encode()):
             raise ForbiddenError("the session's token is missing or wrong", where="X-CSRF-Token")
+
+
+def check_sender(scope: Scope, gate: Gate) -> None:
+    """Refuses what a page of another origin sent. Programs, which say nothing of pages, pass.
+
+    Args:
+        scope: of the request.
+        gate: knows the origin that browsers see.
+
+    Raises:
+        ForbiddenError: one did.
+    """
+    headers = Headers(scope=scope)
+    site, ours = headers.get("sec-fetch-site"), _origins(scope, headers, gate)
+    if site not in (None, "same-origin", "none") or not all(one in ours for one in headers.getlist("origin")):
+        raise ForbiddenError("a page of another site sent this", where="Origin, Sec-Fetch-Site")
 
 
 def _origins(scope: Scope, headers: Headers, gate: Gate) -> frozenset[str]:

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shipsight.serve.proxy_rules import SECRET_HEADER, ProxyRules, read_user
+from shipsight.serve.proxy_rules import SECRET_HEADER, ProxyRules, is_forwarding, read_user
 
-__all__ = ["PROXIED", "Proxied", "TrustedProxies"]
+__all__ = ["FORWARDED", "PROXIED", "Proxied", "TrustedProxies"]
 
 PROXIED = "shipsight.proxied"
 """Where a scope holds what a trusted proxy told; missing where none did."""
-_ABOUT_CLIENTS = frozenset({"forwarded", "x-real-ip", "x-client-cert", "x-forwarded-client-cert", "x-ssl-client-cert"})
-_PREFIXES = ("x-forwarded-", "x-ssl-client-", "x-client-cert-")
+FORWARDED = "shipsight.forwarded"
+"""Where a scope says that somebody passed the request on who is not a trusted proxy."""
+_ABOUT_CLIENTS = frozenset({"x-client-cert", "x-ssl-client-cert"})
+_PREFIXES = ("x-ssl-client-", "x-client-cert-")
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,14 @@ class TrustedProxies:
             told: list[tuple[str, bytes]] = []
             for name, value in scope["headers"]:
                 text = name.decode("latin-1").lower()
-                if text in self._about_clients or text.startswith(_PREFIXES):
+                if text in self._about_clients or text.startswith(_PREFIXES) or is_forwarding(text):
                     told.append((text, value))
                 else:
                     kept.append((name, value))
             client = scope.get("client")
             proxied = self._read([(name, value.decode("latin-1")) for name, value in told], client and client[0])
-            scope = {**scope, "headers": kept}
+            is_forwarded = proxied is None and any(is_forwarding(name) for name, _ in told)
+            scope = {**scope, "headers": kept, FORWARDED: is_forwarded}
             scope.pop(PROXIED, None)
             if proxied is not None:
                 scope[PROXIED] = proxied

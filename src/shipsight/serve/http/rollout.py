@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from shipsight.access import Action, Principal
 from shipsight.errors import UsageError
+from shipsight.serve.http.admission import admit_again, route_of
 from shipsight.serve.http.answers import json_answer
 from shipsight.serve.http.body import read_body
 from shipsight.serve.http.description import DescribedRoute, Operation, answer, operation
@@ -31,6 +32,9 @@ from shipsight.serve.rollout import Share
 from shipsight.serve.service import PredictionService
 
 __all__ = ["rollout_routes"]
+
+_MOST_WITHOUT_PROMOTION = 0.5
+"""A canary with that share and more decides which version answers, as promoting does."""
 
 _TEXT = {"type": "string"}
 _TEXT_OR_NONE = {"type": ["string", "null"]}
@@ -100,26 +104,31 @@ async def _share(service: PredictionService, principal: Principal, request: Requ
     if not shares:
         raise UsageError("nothing to change", where="body", expected="canary, shadow, or both")
     model = request.path_params["model"]
-    change = partial(service.rollouts.share, principal, model, shares, reason=told.get("reason"))
+    caller = await admit_again(request.scope)
+    canary = shares.get("canary")
+    if canary is not None and canary.share >= _MOST_WITHOUT_PROMOTION:
+        await service.gate.allow(caller, Action.ROLLOUT_PROMOTE, model, route=route_of(request.scope))
+    change = partial(service.rollouts.share, caller.principal, model, shares, reason=told.get("reason"))
     return await _answer(service, model, change)
 
 
 async def _end(service: PredictionService, principal: Principal, request: Request) -> Response:
     told = await _read(request, service, {"reason"})
-    model = request.path_params["model"]
+    model, principal = request.path_params["model"], (await admit_again(request.scope)).principal
     return await _answer(service, model, partial(service.rollouts.end, principal, model, reason=told.get("reason")))
 
 
 async def _promote(service: PredictionService, principal: Principal, request: Request) -> Response:
     told = await _read(request, service, {"version", "reason"})
     model, version = request.path_params["model"], told.get("version")
+    principal = (await admit_again(request.scope)).principal
     change = partial(service.rollouts.promote, principal, model, version, reason=told.get("reason"))
     return await _answer(service, model, change)
 
 
 async def _roll_back(service: PredictionService, principal: Principal, request: Request) -> Response:
     told = await _read(request, service, {"reason"})
-    model = request.path_params["model"]
+    model, principal = request.path_params["model"], (await admit_again(request.scope)).principal
     change = partial(service.rollouts.roll_back, principal, model, reason=told.get("reason"))
     return await _answer(service, model, change)
 

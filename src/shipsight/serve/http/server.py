@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 import time
@@ -16,6 +17,9 @@ from functools import partial
 
 import uvicorn
 
+from shipsight.access import NOBODY
+from shipsight.errors import CertificateError
+from shipsight.serve.gate import Caller, Gate
 from shipsight.serve.http.app import build_app
 from shipsight.serve.http.connections import limit_connections
 from shipsight.serve.http.stream import Streams
@@ -29,6 +33,7 @@ from shipsight.serve.traces import Traces
 
 __all__ = ["HttpServer", "make_server"]
 
+_log = logging.getLogger("shipsight.serve")
 _KEEP_ALIVE_S = 75
 
 
@@ -135,5 +140,18 @@ def make_server(
     config.load()
     acceptor = None
     if contexts is not None:
-        acceptor = TlsAcceptor(lambda: contexts.value, handshake_s=limits.header_s, handshakes=limits.connections)
+        acceptor = TlsAcceptor(
+            lambda: contexts.value,
+            handshake_s=limits.header_s,
+            handshakes=limits.connections,
+            refused=partial(_record_refused, service.gate),
+        )
     return HttpServer(config, drain_s=options.drain_s, streams=streams, acceptor=acceptor)
+
+
+async def _record_refused(gate: Gate, error: CertificateError, address: str | None) -> None:
+    """Records that a certificate was refused before the app heard of who shows it."""
+    try:
+        await gate.refused(error, Caller(NOBODY, address=address), model=None, route="TLS")
+    except Exception:  # noqa: BLE001 - the edge: it is refused all the same
+        _log.exception("a refusal could not be recorded: TLS")

@@ -28,6 +28,7 @@ from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from shipsight.access import Action, Principal
+from shipsight.access.quotas import turn_of
 from shipsight.errors import (
     ForbiddenError,
     InternalError,
@@ -38,6 +39,7 @@ from shipsight.errors import (
     UsageError,
 )
 from shipsight.model import Predictions, Task
+from shipsight.serve.gate import conceal
 from shipsight.serve.http.admission import GuardedWebSocketRoute, refuse
 from shipsight.serve.http.answers import error_answer, shown
 from shipsight.serve.http.description import DescribedRoute, answer, operation
@@ -81,7 +83,7 @@ class Streams:
         self.service = service
         self.limits = limits
         self.leaving = asyncio.Event()
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], str | None] = {}  # whose each is
 
     async def leave(self, within_s: float) -> None:
         """Ends all streams after the frame that each is at: the server drains."""
@@ -104,7 +106,7 @@ class Streams:
             return
         task = asyncio.current_task()
         assert task is not None
-        self._open.add(task)
+        self._open[task] = turn_of(principal)
         try:
             await socket.accept()
             end = await session.run()
@@ -114,15 +116,25 @@ class Streams:
         except WebSocketDisconnect:
             _log.debug("the client of a stream left while something was said to it")
         finally:
-            self._open.discard(task)
+            del self._open[task]
+
+    def _check_room(self, owner: str | None) -> None:
+        """Refuses one stream too many: the last quarter is for those who have none, so that one owner leaves room for others.
+
+        Raises:
+            OverloadedError: it is one too many.
+        """
+        most, is_first = self.limits.streams, owner not in self._open.values()
+        # Those who are not told apart are one, and have nobody to leave room for.
+        if not is_first and owner is not None and most > 1:
+            most -= max(most // 4, 1)
+        if len(self._open) >= most:
+            raise OverloadedError("too many streams are open", where="streams", expected=f"at most {most}")
 
     def _begin(self, principal: Principal, socket: WebSocket) -> _Session:
         if self.leaving.is_set():
             raise NotReadyError("the server is leaving")
-        if len(self._open) >= self.limits.streams:
-            raise OverloadedError(
-                "too many streams are open", where="streams", expected=f"at most {self.limits.streams}"
-            )
+        self._check_room(turn_of(principal))
         options = options_of(socket)
         check_options(options, more=("track",))
         wants_tracks = read_flag(options, "track")
@@ -224,7 +236,7 @@ class _Session:
                 text = await self._answer(index, data)
                 failures = 0
             except ShipsightError as error:
-                text = self._tell(index, {"error": shown(error)})
+                text = self._tell(index, {"error": shown(conceal(error, self._principal))})
                 # That the server is busy is not the client's fault.
                 failures += 0 if isinstance(error, ServiceError) else 1
             except Exception:  # noqa: BLE001 - the edge of a request: a bug of ours, told in the log

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // One's own account: second factors, password, sessions, keys.
-import { act, at, cell, fill, make, onClick, when } from "/pages/elements.js";
-import { attempt, confirmed, onSend } from "/pages/forms.js";
+import { act, at, cell, fill, focusHeading, make, onClick, when } from "/pages/elements.js";
+import { attempt, attemptIn, confirmed, onSend } from "/pages/forms.js";
 import { keysSection } from "/pages/keys.js";
-import { ask, learnWho, start } from "/pages/server.js";
-
-const NAMES = { password: "password", totp: "app", passkey: "passkey", recovery: "recovery code", oidc: "organisation" };
+import { ask, learnWho, start, who } from "/pages/server.js";
+import { browser, NAMES } from "/pages/sessions.js";
 
 function about(session) {
   const roles = session.rights.map((one) => (one.models.join() === "*" ? one.role : `${one.role} on ${one.models.join(", ")}`));
@@ -18,11 +17,14 @@ function about(session) {
   at("about").replaceChildren(...facts.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
 }
 
-async function showFactors() {
+const showFactors = () => attemptIn(at("second-factors"), loadFactors);
+
+async function loadFactors() {
   const { totp, passkeys, recovery_left } = await ask("GET", "factors");
   const rows = passkeys.map((one) => ({ ...one, kind: "passkey" }));
   if (totp) rows.unshift({ kind: "app for codes", name: "", isApp: true });
-  fill(at("factors"), rows, drawFactor, "You have none. Your password alone lets you in.");
+  const nothing = who().has.password ? "You have none. Your password alone lets you in." : "You have none here.";
+  fill(at("factors"), rows, { idOf: (one) => one.id || "app", draw: drawFactor, nothing });
   at("recovery-told").textContent = recovery_left
     ? `You have ${recovery_left} recovery ${recovery_left === 1 ? "code" : "codes"} left.`
     : "You have no recovery codes: without your second factor nobody but an administrator lets you in again.";
@@ -43,16 +45,23 @@ function drawFactor(row, one) {
   cell(row, act("Remove", what, remove, "small danger"), "acts");
 }
 
-function browser(agent) {
-  const text = agent || "";
-  const name = [["Edg/", "Edge"], ["OPR/", "Opera"], ["Firefox/", "Firefox"], ["Chrome/", "Chrome"], ["Safari/", "Safari"]].find(([mark]) => text.includes(mark));
-  const system = ["Android", "iPhone", "iPad", "Windows", "Mac OS", "Linux"].find((one) => text.includes(one));
-  return [name?.[1] || text.slice(0, 40) || "unknown", system].filter(Boolean).join(", ");
+function showSessions() {
+  return attemptIn(at("signed-in"), async () => {
+    const { sessions } = await ask("GET", "sessions");
+    fill(at("sessions"), sessions, { idOf: (one) => one.id, draw: drawSession, nothing: "Nowhere." });
+    at("end-others").hidden = sessions.length < 2;
+  });
 }
 
-async function showSessions() {
-  const { sessions } = await ask("GET", "sessions");
-  fill(at("sessions"), sessions, drawSession, "Nowhere.");
+async function endOthers() {
+  at("sessions-told").textContent = "";
+  const done = await confirmed("End all other sessions?", "Every browser but this one is signed out, and what it streams ends.", "End them", async () => {
+    const { ended } = await ask("POST", "sessions/end-others", {});
+    at("sessions-told").textContent = ended === 1 ? "One session was ended." : `${ended} sessions were ended.`;
+  });
+  if (!done) return;
+  await showSessions();
+  if (at("end-others").hidden) focusHeading(at("signed-in"));
 }
 
 function drawSession(row, one) {
@@ -81,15 +90,21 @@ onSend(
   { password: "new" },
 );
 onClick(at("recovery"), () => location.assign("/second-factor?codes"));
+onClick(at("end-others"), endOthers);
+
+/** What a key of one's own can be given. */
+async function rolesForKeys() {
+  const { roles } = await ask("GET", "roles");
+  const mine = new Set(who().rights.map((one) => one.role));
+  return roles.map((one) => one.name).filter((name) => mine.has(name) || name === "predictor" || name === "viewer");
+}
 
 const session = await start("person");
 if (session) {
   at("title").textContent = session.display_name;
   at("username").value = session.name;
   about(session);
-  const { roles } = await ask("GET", "roles");
-  const mine = new Set(session.rights.map((one) => one.role));
-  const names = roles.map((one) => one.name).filter((name) => mine.has(name) || name === "predictor" || name === "viewer");
-  const showKeys = keysSection(at("keys"), { isOwn: true, mayChange: false, roles: () => names });
+  at("password").hidden = !session.has.password;
+  const showKeys = keysSection(at("keys"), { isOwn: true, mayChange: false, loadRoles: rolesForKeys });
   await Promise.all([showFactors(), showSessions(), showKeys()]);
 }

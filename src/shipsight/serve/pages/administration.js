@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Administration: people, roles, keys, certificates. What it shows is decided by the server; buttons only spare a refusal.
+// Administration: people, groups, roles, keys, certificates. What it shows is decided by the server; buttons only spare a refusal.
 import { act, at, cell, fill, make, onClick, when } from "/pages/elements.js";
-import { askForm, confirmed, labelled } from "/pages/forms.js";
-import { grantsEditor } from "/pages/grants.js";
+import { askForm, attemptIn, confirmed, labelled } from "/pages/forms.js";
+import { grantsEditor, keepGrants, loadRoles, pathOf } from "/pages/grants.js";
 import { keysSection, showOnce } from "/pages/keys.js";
+import { changeUser, GIVEN } from "/pages/person.js";
 import { ask, may, start, who } from "/pages/server.js";
 
-const PARTS = ["people", "roles", "keys", "certificates"];
-let roles = [];
-let actions = [];
-const roleNames = () => roles.map((one) => one.name);
-const pathOf = (kind, id) => `${kind}/${encodeURIComponent(id)}`;
+const PARTS = ["people", "groups", "roles", "keys", "certificates"];
 
 function showPart() {
   const wanted = PARTS.includes(location.hash.slice(1)) ? location.hash.slice(1) : "people";
@@ -23,9 +20,11 @@ function showPart() {
 
 // --- people ---
 
-async function showUsers() {
-  const { users } = await ask("GET", "users");
-  fill(at("users"), users, drawUser, "Nobody is known.");
+function showUsers() {
+  return attemptIn(at("people"), async () => {
+    const { users } = await ask("GET", "users");
+    fill(at("users"), users, { idOf: (user) => user.id, draw: drawUser, nothing: "Nobody is known." });
+  });
 }
 
 function factorsOf({ totp, passkeys }) {
@@ -44,81 +43,71 @@ function drawUser(row, user) {
   const acts = cell(row, "", "acts");
   if (!may("access.change")) return;
   if (user.name === who().name) acts.append(make("span", { className: "soft" }, "you"));
-  else acts.append(act("Change", user.name, () => changeUser(user)));
+  else acts.append(act("Change", user.name, () => attemptIn(at("people"), () => change(user))));
 }
 
-const LIVES = "It works once, for a day, on the page “Invitation”. Give it to them by a way that you trust.";
+async function change(user) {
+  await changeUser(user.id);
+  await showUsers();
+}
 
 async function addUser() {
-  const editor = grantsEditor(roleNames(), ["viewer"]);
+  const { roles } = await ask("GET", "roles");
+  const editor = grantsEditor(roles.map((one) => one.name), ["viewer"]);
+  const audit = roles.filter((one) => one.actions.some((action) => action.startsWith("audit."))).map((one) => one.name);
+  const apart = make("p", { className: "soft" }, make("small", {}, `Roles that may read the audit log (${audit.join(", ")}) are given on the server's machine alone, with “shipsight user”.`));
   const name = make("input", { name: "name", required: true, autocomplete: "off", autocapitalize: "none", spellcheck: false, maxLength: 64 });
   const shown = make("input", { name: "display_name", autocomplete: "off", maxLength: 100 });
-  const content = [labelled("name to sign in with", name), labelled("name to show", shown, "Empty: the same."), editor.element];
+  const content = [labelled("name to sign in with", name), labelled("name to show", shown, "Empty: the same."), editor.element, apart];
   const made = await askForm("Invite somebody", "Invite", content, (told) =>
     ask("POST", "users", { name: told.name, display_name: told.display_name || null, grants: editor.read() }),
   );
-  if (made) await showOnce(`Invitation for ${made.user.name}`, LIVES, made.code);
+  if (made) await showOnce(`Invitation for ${made.user.name}`, GIVEN, made.code);
   await showUsers();
 }
 
-async function changeUser(user) {
-  const editor = grantsEditor(roleNames(), user.grants);
-  const more = make("div", { className: "buttons" });
-  const then = (text, run, kind = "") => {
-    const made = make("button", { type: "button", className: kind }, text);
-    made.addEventListener("click", async () => {
-      made.closest("dialog").close();
-      await run();
-      await showUsers();
-    });
-    more.append(made);
-  };
-  then("Invite anew", () => inviteAnew(user));
-  if (user.has.totp || user.has.passkeys) then("Reset second factors", () => removeFactors(user));
-  if (user.disabled) then("Let in again", () => setDisabled(user, false));
-  else then("Shut out", () => setDisabled(user, true), "danger");
-  then("Remove", () => removeUser(user), "danger");
-  const content = [
-    editor.element,
-    make("fieldset", {}, make("legend", {}, "Account"), more),
-  ];
-  await askForm(user.display_name, "Keep these roles", content, () =>
-    ask("PUT", `${pathOf("users", user.id)}/grants`, { grants: editor.read() }),
+// --- groups ---
+
+function showGroups() {
+  return attemptIn(at("groups"), async () => {
+    const { groups } = await ask("GET", "groups");
+    fill(at("group-rows"), groups, { idOf: (group) => group.name, draw: drawGroup, nothing: "No group was given anything yet." });
+  });
+}
+
+function drawGroup(row, group) {
+  cell(row, group.name);
+  cell(row, group.grants.join("; ") || "nothing");
+  const acts = cell(row, "", "acts");
+  if (may("access.change")) acts.append(act("Change", `group ${group.name}`, () => attemptIn(at("groups"), () => changeGroup(group.name))));
+}
+
+async function changeGroup(name) {
+  const { groups } = await ask("GET", "groups");
+  const group = groups.find((one) => one.name === name) || { name, grants: [] };
+  const editor = grantsEditor(await loadRoles(), group.grants);
+  const now = async () => (await ask("GET", "groups")).groups.find((one) => one.name === name)?.grants || [];
+  await askForm(`Group ${name}`, "Keep these roles", [editor.element], () => keepGrants(pathOf("groups", name), editor, now));
+  await showGroups();
+}
+
+async function addGroup() {
+  const editor = grantsEditor(await loadRoles(), ["viewer"]);
+  const name = make("input", { name: "name", required: true, autocomplete: "off", autocapitalize: "none", spellcheck: false });
+  await askForm("Add a group", "Add it", [labelled("name, as the provider tells it", name), editor.element], (told) =>
+    ask("PUT", `${pathOf("groups", told.name)}/grants`, { grants: editor.read(), before: [] }),
+    { group: "name" },
   );
-  await showUsers();
-}
-
-async function inviteAnew(user) {
-  const text = "They set a new password with it. Second factors stay as they are, and older invitations end.";
-  const made = await askForm(`Invite ${user.name} anew?`, "Make an invitation", [make("p", {}, text)], () =>
-    ask("POST", `${pathOf("users", user.id)}/invitation`, {}),
-  );
-  if (made) await showOnce(`Invitation for ${user.name}`, LIVES, made.code);
-}
-
-function removeFactors(user) {
-  const text = "For somebody who lost them. Their sessions end; with their password they can add others.";
-  const run = () => ask("DELETE", `${pathOf("users", user.id)}/factors`);
-  return confirmed(`Reset the second factors of ${user.name}?`, text, "Reset them", run);
-}
-
-function setDisabled(user, disabled) {
-  const [title, text, verb] = disabled
-    ? [`Shut ${user.name} out?`, "All their sessions and streams end now, and their keys are refused.", "Shut out"]
-    : [`Let ${user.name} in again?`, "They have the roles that they had.", "Let in"];
-  return confirmed(title, text, verb, () => ask("PATCH", pathOf("users", user.id), { disabled }));
-}
-
-function removeUser(user) {
-  const text = "Their account, second factors and keys are gone for good. What they did stays in the audit log.";
-  return confirmed(`Remove ${user.name}?`, text, "Remove", () => ask("DELETE", pathOf("users", user.id)));
+  await showGroups();
 }
 
 // --- roles ---
 
-async function showRoles() {
-  ({ roles, actions } = await ask("GET", "roles"));
-  fill(at("role-rows"), roles, drawRole, "There are no roles.");
+function showRoles() {
+  return attemptIn(at("roles"), async () => {
+    const { roles } = await ask("GET", "roles");
+    fill(at("role-rows"), roles, { idOf: (role) => role.name, draw: drawRole, nothing: "There are no roles." });
+  });
 }
 
 function drawRole(row, role) {
@@ -127,11 +116,13 @@ function drawRole(row, role) {
   const acts = cell(row, "", "acts");
   if (role.is_built_in) acts.append(make("span", { className: "soft" }, "built in"));
   else if (may("access.change")) {
-    acts.append(act("Change", `role ${role.name}`, () => editRole(role)), act("Remove", `role ${role.name}`, () => removeRole(role), "small danger"));
+    acts.append(act("Change", `role ${role.name}`, () => attemptIn(at("roles"), () => editRole(role.name))), act("Remove", `role ${role.name}`, () => removeRole(role), "small danger"));
   }
 }
 
-async function editRole(role) {
+async function editRole(held) {
+  const { roles, actions } = await ask("GET", "roles");
+  const role = roles.find((one) => one.name === held);
   const ticks = actions.map((one) => make("input", { type: "checkbox", name: "actions", value: one, checked: Boolean(role?.actions.includes(one)) }));
   const boxes = ticks.map((tick) => make("label", { className: "tick" }, tick, tick.value));
   const name = make("input", { name: "name", required: true, value: role?.name || "", disabled: Boolean(role), autocomplete: "off", autocapitalize: "none", spellcheck: false, maxLength: 32 });
@@ -153,9 +144,11 @@ async function removeRole(role) {
 
 const FIELDS = { sha256: "SHA-256 of the certificate", subject: "subject, as CN=camera-1,O=acme", name: "alternative name, as DNS:camera-1" };
 
-async function showCertificates() {
-  const { certificates } = await ask("GET", "certificates");
-  fill(at("certificate-rows"), certificates, drawCertificate, "No certificate has a name yet.");
+function showCertificates() {
+  return attemptIn(at("certificates"), async () => {
+    const { certificates } = await ask("GET", "certificates");
+    fill(at("certificate-rows"), certificates, { idOf: (one) => one.id, draw: drawCertificate, nothing: "No certificate has a name yet." });
+  });
 }
 
 function drawCertificate(row, one) {
@@ -173,7 +166,7 @@ function drawCertificate(row, one) {
 }
 
 async function addCertificate() {
-  const editor = grantsEditor(roleNames(), ["predictor"]);
+  const editor = grantsEditor(await loadRoles(), ["predictor"]);
   const text = (name) => make("input", { name, required: true, autocomplete: "off", spellcheck: false });
   const content = [
     labelled("name", text("name")),
@@ -194,12 +187,16 @@ if (session) {
   addEventListener("hashchange", showPart);
   const mayChange = may("access.change");
   at("read-only").hidden = mayChange;
-  for (const [id, run] of [["add-user", addUser], ["add-role", () => editRole(null)], ["add-certificate", addCertificate]]) {
+  for (const [part, id, run] of [
+    ["people", "add-user", addUser],
+    ["groups", "add-group", addGroup],
+    ["roles", "add-role", () => editRole(null)],
+    ["certificates", "add-certificate", addCertificate],
+  ]) {
     at(id).hidden = !mayChange;
-    onClick(at(id), run);
+    onClick(at(id), () => attemptIn(at(part), run));
   }
   at("add-key").hidden = !mayChange;
-  const showKeys = keysSection(at("keys"), { isOwn: false, mayChange, roles: roleNames });
-  await showRoles();
-  await Promise.all([showUsers(), showKeys(), showCertificates()]);
+  const showKeys = keysSection(at("keys"), { isOwn: false, mayChange, loadRoles });
+  await Promise.all([showUsers(), showGroups(), showRoles(), showKeys(), showCertificates()]);
 }

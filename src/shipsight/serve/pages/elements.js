@@ -22,9 +22,23 @@ export function cell(row, content, kind) {
 
 /** A button in a row of a table; its name says what it acts on, since "Remove" alone tells a screen reader nothing. */
 export function act(text, onWhat, run, kind = "small") {
-  const made = make("button", { type: "button", className: kind, "aria-label": `${text} ${onWhat}` }, text);
-  made.addEventListener("click", run);
+  const made = make("button", { type: "button", className: kind, "aria-label": `${text} ${onWhat}`, "data-act": text }, text);
+  made.addEventListener("click", oneAtATime(run));
   return made;
+}
+
+/** A second click while the first still asks the server would open a second dialog. */
+function oneAtATime(run) {
+  let runs = false;
+  return async () => {
+    if (runs) return;
+    runs = true;
+    try {
+      await run();
+    } finally {
+      runs = false;
+    }
+  };
 }
 
 export function when(text, none = "never") {
@@ -34,18 +48,35 @@ export function when(text, none = "never") {
 
 /** Lets a button do something; until here it was off, since a click before this runs would do nothing. */
 export function onClick(button, run) {
-  button.addEventListener("click", run);
+  button.addEventListener("click", oneAtATime(run));
   button.disabled = false;
 }
 
-/** Fills the body of a table, and says so where there is nothing. */
-export function fill(body, rows, draw, nothing) {
+/** Moves the focus to the heading of a section, where what had it is gone. */
+export function focusHeading(section) {
+  const heading = section.querySelector("h1,h2,legend");
+  heading.tabIndex = -1;
+  heading.focus();
+}
+
+/** Fills the body of a table, and says so where there is nothing. Focus stays with the act of the row that it was on; `idOf` tells rows apart. */
+export function fill(body, rows, { idOf, draw, nothing }) {
+  const focused = body.contains(document.activeElement) ? document.activeElement : null;
+  const id = focused?.closest("tr").dataset.id;
   body.replaceChildren();
-  for (const one of rows) draw(body.insertRow(), one);
+  for (const one of rows) {
+    const row = body.insertRow();
+    row.dataset.id = idOf(one);
+    draw(row, one);
+  }
   if (!rows.length) {
     const only = cell(body.insertRow(), nothing, "soft");
     only.colSpan = body.parentElement.tHead.rows[0].cells.length;
   }
+  if (!focused) return;
+  const same = [...body.rows].find((row) => row.dataset.id === id)?.querySelector(`[data-act="${focused.dataset.act}"]`);
+  if (same) same.focus();
+  else focusHeading(body.closest("section,fieldset"));
 }
 
 export async function copy(text, told) {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Forms and dialogs: what is wrong is told beside the field that it is about, in words.
-import { make } from "/pages/elements.js";
+import { focusHeading, make } from "/pages/elements.js";
 import { Left, ServerError } from "/pages/server.js";
 
 let numbers = 0;
 
 /** Takes away what was wrong. */
 function clear(form) {
-  for (const one of form.querySelectorAll(".wrong")) one.remove();
+  for (const one of form.querySelectorAll(".wrong:not(.failure .wrong)")) one.remove();
   for (const one of form.querySelectorAll("[aria-invalid]")) {
     one.removeAttribute("aria-invalid");
     one.setAttribute("aria-describedby", one.dataset.described || "");
@@ -19,7 +19,8 @@ function clear(form) {
 export function tellWrong(form, text, field) {
   const wrong = make("p", { className: "wrong", role: "alert", id: `wrong-${(numbers += 1)}` }, text);
   if (!field || field.hidden || field.disabled) {
-    form.querySelector("button:not([type=button])").before(wrong);
+    const button = form.querySelector("button:not([type=button])");
+    (button.closest(".buttons") || button).before(wrong);
     return;
   }
   field.dataset.described = field.getAttribute("aria-describedby") || "";
@@ -55,6 +56,7 @@ export function onSend(form, run, names = {}) {
       return;
     }
     const button = form.querySelector("button:not([type=button])");
+    const hadFocus = document.activeElement === button;
     button.disabled = true;
     button.setAttribute("aria-busy", "true");
     try {
@@ -64,6 +66,8 @@ export function onSend(form, run, names = {}) {
     } finally {
       button.disabled = false;
       button.removeAttribute("aria-busy");
+      // A button that is off loses the focus.
+      if (hadFocus && document.activeElement === document.body) button.focus();
     }
   });
 }
@@ -75,6 +79,27 @@ export async function attempt(place, run) {
     return await run();
   } catch (error) {
     if (!(error instanceof Left)) place.textContent = inWords(error);
+    return undefined;
+  }
+}
+
+/** Fills a section or opens something in it; an error is told there in words, with a button that tries again. */
+export async function attemptIn(section, run) {
+  section.querySelector(":scope > .failure")?.remove();
+  try {
+    return await run();
+  } catch (error) {
+    if (error instanceof Left) return undefined;
+    const again = make("button", { type: "button", className: "small" }, "Try again");
+    const failure = make("div", { className: "failure" }, make("p", { className: "wrong", role: "alert" }, inWords(error)), again);
+    again.addEventListener("click", async () => {
+      await attemptIn(section, run);
+      if (document.activeElement !== document.body) return;
+      const anew = section.querySelector(":scope > .failure button");
+      if (anew) anew.focus();
+      else focusHeading(section);
+    });
+    section.append(failure);
     return undefined;
   }
 }
@@ -115,12 +140,12 @@ export function cancelButton(text = "Cancel") {
 }
 
 /** A form in a dialog; returns what `run` returned, null where it was left. */
-export async function askForm(title, verb, content, run, names) {
+export async function askForm(title, verb, content, run, names, leave) {
   const form = make(
     "form",
     { className: "stacked" },
     ...content,
-    make("div", { className: "buttons end" }, cancelButton(), make("button", { className: "first" }, verb)),
+    make("div", { className: "buttons end" }, cancelButton(leave), make("button", { className: "first" }, verb)),
   );
   const opened = openDialog(title, form);
   onSend(form, async (told) => opened.done(await run(told, form)), names);
@@ -128,11 +153,12 @@ export async function askForm(title, verb, content, run, names) {
 }
 
 /** Asks before something is done that cannot be undone. */
-export function confirmed(title, text, verb, run) {
-  return askForm(title, verb, [make("p", {}, text)], async () => {
+export function confirmed(title, text, verb, run, leave) {
+  const done = async () => {
     await run();
     return true;
-  });
+  };
+  return askForm(title, verb, [make("p", {}, text)], done, {}, leave);
 }
 
 export function labelled(text, control, hint) {

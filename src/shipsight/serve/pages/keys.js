@@ -1,19 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keys: one's own in the account, all of them in administration. A secret is shown once, where it is made.
 import { act, cell, copy, fill, make, onClick, when } from "/pages/elements.js";
-import { askForm, cancelButton, confirmed, labelled, openDialog } from "/pages/forms.js";
+import { askForm, attemptIn, confirmed, labelled, openDialog } from "/pages/forms.js";
 import { grantsEditor } from "/pages/grants.js";
 import { ask } from "/pages/server.js";
 
-/** Shows what is shown only once. */
-export function showOnce(title, text, secret) {
-  const told = make("p", { className: "good", role: "status" });
-  const copying = make("button", { type: "button", className: "first" }, "Copy");
-  copying.addEventListener("click", () => copy(secret, told));
-  const shown = make("code", { className: "secret", tabIndex: 0 }, secret);
-  const end = make("div", { className: "buttons end" }, copying, cancelButton("Done"));
-  return openDialog(title, make("p", {}, text), shown, told, end).closed;
+/** Shows what is shown only once. Esc, and whatever else closes a dialog, asks before it is gone. */
+export async function showOnce(title, text, secret) {
+  const again = "It is never shown again. Without it you have to make another.";
+  for (;;) {
+    const told = make("p", { className: "good", role: "status" });
+    const copying = make("button", { type: "button", className: "first" }, "Copy");
+    copying.addEventListener("click", () => copy(secret, told));
+    const shown = make("code", { className: "secret", tabIndex: 0 }, secret);
+    const kept = make("button", { type: "button", className: "kept" }, "I have kept it");
+    const opened = openDialog(title, make("p", {}, text), shown, told, make("div", { className: "buttons end" }, copying, kept));
+    kept.addEventListener("click", () => opened.done(true));
+    if (await opened.closed) return;
+    if (await confirmed("Have you kept it?", again, "I have kept it", () => undefined, "Show it again")) return;
+  }
 }
+
+const DAY_MS = 86400_000;
+const LIVES = [["30 days", "30"], ["90 days", "90"], ["a year", "365"], ["never, until somebody ends it", "never"]];
+
+/** When a key ends, as the server takes it: a time, or the word "never". */
+const endOf = (days) => (days === "never" ? days : new Date(Date.now() + Number(days) * DAY_MS).toISOString());
 
 const SHOWN_ONCE = "It is shown now and never again. Whoever has it can use it: keep it where your program finds it and nobody else does.";
 
@@ -23,18 +35,20 @@ function state(key) {
   return key.expires_at ? `until ${when(key.expires_at)}` : "never expires";
 }
 
-/** Makes the table below a section's heading; returns what draws it anew. */
-export function keysSection(section, { isOwn, mayChange, roles }) {
+/** Makes the table below a section's heading; returns what draws it anew. `loadRoles` asks which roles there are. */
+export function keysSection(section, { isOwn, mayChange, loadRoles }) {
   const heads = ["name", ...(isOwn ? [] : ["belongs to"]), "roles", "last used", "state"];
   const body = make("tbody");
   const head = make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)));
   head.append(make("th", { scope: "col" }, make("span", { className: "unseen" }, "act")));
   section.append(make("div", { className: "scroll" }, make("table", {}, make("thead", {}, head), body)));
 
-  async function refresh() {
-    const { keys } = await ask("GET", "keys");
-    const shown = isOwn ? keys.filter((one) => one.is_mine) : keys;
-    fill(body, shown, drawKey, isOwn ? "You have no keys." : "There are no keys.");
+  function refresh() {
+    return attemptIn(section, async () => {
+      const { keys } = await ask("GET", "keys");
+      const shown = isOwn ? keys.filter((one) => one.is_mine) : keys;
+      fill(body, shown, { idOf: (key) => key.id, draw: drawKey, nothing: isOwn ? "You have no keys." : "There are no keys." });
+    });
   }
 
   function drawKey(row, key) {
@@ -65,23 +79,22 @@ export function keysSection(section, { isOwn, mayChange, roles }) {
   }
 
   async function add() {
-    const editor = grantsEditor(roles(), ["predictor"]);
+    const editor = grantsEditor(await loadRoles(), ["predictor"]);
     const name = make("input", { name: "name", required: true, maxLength: 60, autocomplete: "off" });
-    const ends = make("input", { name: "ends", type: "date" });
-    const content = [labelled("name of the key", name), editor.element, labelled("last day", ends, "Empty: until somebody ends it.")];
+    const lives = make("select", { name: "lives" }, ...LIVES.map(([text, days]) => new Option(text, days, false, days === "365")));
+    const content = [labelled("name of the key", name), editor.element, labelled("ends after", lives)];
     if (!isOwn) {
       content.push(labelled("rate", make("input", { name: "rate", autocomplete: "off" }), "As 100/minute; empty: the server's own."));
     }
     const made = await askForm(isOwn ? "Make a key" : "Make a service's key", "Make it", content, (told) => {
-      const wanted = { name: told.name, grants: editor.read(), owner: isOwn ? "me" : null };
-      if (told.ends) wanted.expires_at = new Date(`${told.ends}T23:59:59`).toISOString();
+      const wanted = { name: told.name, grants: editor.read(), owner: isOwn ? "me" : null, expires_at: endOf(told.lives) };
       if (told.rate) wanted.rate = told.rate;
       return ask("POST", "keys", wanted);
-    }, { expires_at: "ends" });
+    }, { expires_at: "lives" });
     if (made) await showOnce(`The secret of ${made.key.name}`, SHOWN_ONCE, made.secret);
     await refresh();
   }
 
-  onClick(section.querySelector("#add-key"), add);
+  onClick(section.querySelector("#add-key"), () => attemptIn(section, add));
   return refresh;
 }

@@ -2,6 +2,9 @@
 import { at, cell } from "/pages/elements.js";
 import { proofOfPage, start, toSignIn, who } from "/pages/server.js";
 
+const EVERY_MS = 2000;
+const PAUSE_AFTER_MS = 5 * 60_000;
+
 const COLOURS = ["#ff6348", "#1e90ff", "#2ed573", "#ffb800", "#a55eea", "#00d2d3", "#ff6bb5", "#7ba700"];
 
 async function refresh() {
@@ -129,7 +132,26 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
   });
 }
 
+let actedAt = Date.now();
+let pauses = false;
+
+/** Asks anew where somebody may look: each request of a signed-in person puts off the end of their session. */
+async function look() {
+  if (document.hidden) return;
+  pauses = who().kind === "person" && Date.now() - actedAt > PAUSE_AFTER_MS;
+  if (!pauses) return refresh();
+  at("state").textContent = "paused, nobody is here";
+  at("state").className = "";
+}
+
+function acted() {
+  actedAt = Date.now();
+  if (pauses) look();
+}
+
 if (await start("known")) {
-  refresh();
-  setInterval(refresh, 2000);
+  for (const kind of ["pointerdown", "pointermove", "keydown", "scroll"]) addEventListener(kind, acted, { passive: true });
+  document.addEventListener("visibilitychange", look);
+  look();
+  setInterval(look, EVERY_MS);
 }

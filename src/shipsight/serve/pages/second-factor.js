@@ -18,8 +18,19 @@ async function added() {
     location.assign("/account");
     return;
   }
-  const { codes } = await ask("POST", "factors/recovery-codes", {});
-  showCodes(codes);
+  const text = "Your second factor is added. Without recovery codes, whoever loses it is let in again by an administrator alone.";
+  const offer = offerCodes("Recovery codes are still missing", text, "Make recovery codes");
+  at("choose").append(make("p", {}, make("br"), make("a", { href: "/account" }, "Go on without them")));
+  show("choose");
+  offer.requestSubmit();
+}
+
+/** Offers new codes; the offer stays where they could not be made, or where the proof that they want was not given. */
+function offerCodes(title, text, verb) {
+  const offer = make("form", { className: "stacked" }, make("div", { className: "buttons" }, make("button", { className: "first" }, verb)));
+  onSend(offer, async () => showCodes((await ask("POST", "factors/recovery-codes", {})).codes));
+  at("choose").replaceChildren(make("h1", { id: "choose-title" }, title), make("p", { className: "soft" }, text), offer);
+  return offer;
 }
 
 function showCodes(codes) {
@@ -56,12 +67,6 @@ if (session) {
   if (!session.must_enrol) at("why").textContent = "Choose what else proves that it is you. With two you can lose one.";
   if (session.has.totp) at("totp-note").hidden = false;
   if (new URLSearchParams(location.search).has("codes")) {
-    const again = make("form", { className: "stacked" }, make("button", { className: "first" }, "Make new recovery codes"));
-    onSend(again, async () => showCodes((await ask("POST", "factors/recovery-codes", {})).codes));
-    at("choose").replaceChildren(
-      make("h1", { id: "choose-title" }, "New recovery codes"),
-      make("p", { className: "soft" }, "Those that you have now end when new ones are made."),
-      again,
-    );
+    offerCodes("New recovery codes", "Those that you have now end when new ones are made.", "Make new recovery codes");
   }
 }

@@ -143,7 +143,9 @@ export async function start(needs) {
   try {
     await learnWho();
   } catch (error) {
-    at("who").replaceChildren(make("span", { className: "failed" }, error.sentence()));
+    const again = make("button", { type: "button", className: "small" }, "Try again");
+    again.addEventListener("click", () => location.reload());
+    at("content").prepend(make("div", { className: "failure" }, make("p", { className: "wrong", role: "alert" }, error.sentence()), again));
     return null;
   }
   showHeader();
