@@ -236,9 +236,8 @@ def _print_secret(rooms: Rooms, key: ApiKey, text: str, *, as_json: bool) -> Non
         print_json({"key": _tell(key, names), "secret": text})
         return
     console = screen()
-    console.print(
-        f"{key.name} ({key.id}), good until {day(key.expires_at) if key.expires_at else 'revoked'}:", markup=False
-    )
+    until = f"{day(key.expires_at)} UTC" if key.expires_at else "revoked"
+    console.print(f"{key.name} ({key.id}), good until {until}:", markup=False)
     console.print(f"  {text}", soft_wrap=True, markup=False)
     console.print("It is not shown again. Send it as: Authorization: Bearer ssk_...", markup=False)
     if key.rotating_until is not None:
