@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -162,14 +163,18 @@ def test_memory_comes_back_over_fifty_cycles(start: Callable[..., Served], digit
     def resident_mb() -> float:
         return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
 
-    def cycle(times: int) -> None:
+    def cycles(times: int) -> list[float]:
+        held = []
         for _ in range(times):
             for verb in ("unload", "load"):
                 client.post(f"/v2/repository/models/digits/{verb}").raise_for_status()
+            held.append(resident_mb())
+        return held
 
     with server.client as client:
-        cycle(5)
-        before = resident_mb()
-        cycle(50)
-    assert resident_mb() - before < 20, "a cycle holds 25 MB of weights and buffers; fifty would hold a gigabyte"
+        cycles(5)
+        held = cycles(50)
+    # What the allocator keeps for a while differs from cycle to cycle by as much as a model.
+    growth = statistics.median(held[-15:]) - statistics.median(held[:15])
+    assert growth < 20, "a cycle holds 25 MB of weights and buffers; fifty would hold a gigabyte"
     assert server.stop() == 0

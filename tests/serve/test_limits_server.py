@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import re
+import json
 import statistics
 import threading
 import time
@@ -69,7 +69,9 @@ def test_rate_of_a_key_is_refused_with_429_and_when_to_ask_again(limited: Limite
         other = limited.key("other")
         assert client.post(PREDICT, content=jpeg, headers=other).status_code == 200, "another key is not concerned"
     assert 'shipsight_limited_requests_total{limit="rate",model="digits"} 2.0' in limited.metrics()
-    assert len(re.findall(r'"event": ?"limited"', limited.log.read_text())) == 1
+    told = [json.loads(line) for line in limited.log.read_text().splitlines()]
+    limits = [one for one in told if one.get("event") == "limited" and one["actor"].startswith("key:slow.")]
+    assert len(limits) == 1, "told once a minute"
 
 
 def test_quota_counts_the_images_of_a_request(limited: Limited, jpeg: bytes) -> None:
