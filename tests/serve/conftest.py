@@ -19,6 +19,9 @@ import httpx
 import numpy as np
 import onnx
 import pytest
+from tests.serve.browsing import Tab, opened_tab
+from tests.serve.people import Browser, Place, close_browsers, started_place
+from tests.serve.visitors import as_a_stranger, first_administrator
 
 from shipsight.build import BuildOptions, build
 from shipsight.model import Precision
@@ -159,3 +162,33 @@ def attacked(attacked_server: Any) -> Iterator[Any]:
 def jpeg() -> bytes:
     """A photograph-like scene, 320 x 240."""
     return cv2.imencode(".jpg", cv2.resize(make_scene(1), (320, 240))[..., ::-1])[1].tobytes()
+
+
+# ---- the server's pages, in a browser; a module that needs another server or tab has its own
+
+
+@pytest.fixture(scope="module")
+def place(start: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A server that keeps identities and serves no model."""
+    with started_place(start, tmp_path_factory.mktemp("access")) as place:
+        yield place
+        close_browsers()
+
+
+@pytest.fixture(scope="module")
+def ada(place: Place) -> Browser:
+    """The first administrator."""
+    return first_administrator(place)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    with opened_tab(tmp_path_factory.mktemp("chromium")) as tab:
+        tab.call("Network.enable")
+        yield tab
+
+
+@pytest.fixture
+def tab(chromium: Tab) -> Iterator[Tab]:
+    """A tab that nobody has signed in with."""
+    yield from as_a_stranger(chromium)

@@ -10,17 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pyotp
 from sqlalchemy import update
-from tests.serve.conftest import Served
 
 from shipsight.access.service import Access
 from shipsight.access.settings import AccessSettings
 from shipsight.access.store import grow_revision
 from shipsight.access.store.tables import sessions
+
+if TYPE_CHECKING:
+    from tests.serve.conftest import Served
 
 PASSWORD = "three otters on a raft"
 OTHER_PASSWORD = "seven kites over a lake"

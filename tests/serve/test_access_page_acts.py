@@ -4,19 +4,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.serve.browsing import Tab, opened_tab
-from tests.serve.conftest import Served
-from tests.serve.people import OTHER_PASSWORD, PASSWORD, Browser, Place, close_browsers, started_place
+from tests.serve.browsing import Tab
+from tests.serve.people import OTHER_PASSWORD, PASSWORD, Browser, Place
 from tests.serve.visitors import (
     Somebody,
     another_administrator,
-    as_a_stranger,
-    first_administrator,
     invite,
     on_the_command_line,
     open_account,
@@ -25,31 +21,6 @@ from tests.serve.visitors import (
 pytestmark = pytest.mark.browser
 
 TOP = "dialog:last-of-type"
-
-
-@pytest.fixture(scope="module")
-def place(start: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with started_place(start, tmp_path_factory.mktemp("access")) as place:
-        yield place
-        close_browsers()
-
-
-@pytest.fixture(scope="module")
-def ada(place: Place) -> Browser:
-    """The first administrator."""
-    return first_administrator(place)
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    with opened_tab(tmp_path_factory.mktemp("chromium")) as tab:
-        tab.call("Network.enable")
-        yield tab
-
-
-@pytest.fixture
-def tab(chromium: Tab) -> Iterator[Tab]:
-    yield from as_a_stranger(chromium)
 
 
 @pytest.fixture

@@ -14,14 +14,12 @@ import httpx
 import numpy as np
 import pyotp
 import pytest
-from tests.serve.browsing import Tab, opened_tab
+from tests.serve.browsing import Tab
 from tests.serve.conftest import Served
-from tests.serve.people import OTHER_PASSWORD, PASSWORD, Browser, Place, close_browsers, started_place
+from tests.serve.people import OTHER_PASSWORD, PASSWORD, Browser, Place
 from tests.serve.visitors import (
     Somebody,
     another_administrator,
-    as_a_stranger,
-    first_administrator,
     give_name_and_password,
     invite,
     open_account,
@@ -35,30 +33,6 @@ PAGES = files("shipsight.serve") / "pages"
 HTML = sorted(one.name for one in PAGES.iterdir() if one.name.endswith(".html"))
 PATHS = ("/", "/sign-in", "/invitation", "/second-factor", "/account", "/administration")
 LEAST_CONTRAST, LEAST_CONTRAST_LARGE = 4.5, 3.0
-
-
-@pytest.fixture(scope="module")
-def place(start: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with started_place(start, tmp_path_factory.mktemp("access")) as place:
-        yield place
-        close_browsers()
-
-
-@pytest.fixture(scope="module")
-def ada(place: Place) -> Browser:
-    """The first administrator."""
-    return first_administrator(place)
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    with opened_tab(tmp_path_factory.mktemp("chromium")) as tab:
-        yield tab
-
-
-@pytest.fixture
-def tab(chromium: Tab) -> Iterator[Tab]:
-    yield from as_a_stranger(chromium)
 
 
 @pytest.fixture

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
-from tests.serve.browsing import Tab, opened_tab
-from tests.serve.conftest import Served
-from tests.serve.people import PASSWORD, Browser, Place, close_browsers, started_place
+from tests.serve.browsing import Tab
+from tests.serve.people import PASSWORD, Browser
 
 pytestmark = pytest.mark.browser
 
@@ -39,27 +37,6 @@ EVERYWHERE = {
         opened_by="import('/pages/prove.js').then(one => void one.proveAgain())",
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def ada(start: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """The first administrator, at a server that serves no model."""
-    with started_place(start, tmp_path_factory.mktemp("access")) as place:
-        yield administrator(place)
-        close_browsers()
-
-
-def administrator(place: Place) -> Browser:
-    browser = Browser(place.url)
-    browser.accept(place.setup_code, name="ada")
-    browser.enrol()
-    return browser
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    with opened_tab(tmp_path_factory.mktemp("chromium")) as tab:
-        yield tab
 
 
 def be(tab: Tab, browser: Browser) -> None:
