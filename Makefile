@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := src tests bench examples
+# Which tests `make test` runs: the fast ones.
+TESTS := not slow and not alone and not gpu
 
 .PHONY: demo test test-all check format protos gpu clean
 
@@ -20,7 +22,7 @@ demo: $(VENV)/.build
 	@echo "The report, for a browser: $(CURDIR)/.demo/digits.bundle/report.html"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not alone and not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "$(TESTS)" -n 2 --dist loadfile --no-loadscope-reorder
 
 # For contributors ----------------------------------------------------------------------------------------------------
 

@@ -49,10 +49,11 @@ def shipsight_json(*arguments: str, environment: dict[str, str]) -> dict[str, st
 
 
 def start(
-    title: str, bundle: Path, bodies: list[Path], environment: dict[str, str], key: str | None
+    title: str, bundle: Path, bodies: list[Path], environment: dict[str, str], key: str | None, *options: str
 ) -> tuple[Contender, Running]:
     begin = time.perf_counter()
     command = [sys.executable, "-m", "shipsight", "serve", str(bundle), "--port", "0", "--json", "--no-access-log"]
+    command += options
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
     assert process.stdout is not None
     for line in process.stdout:
@@ -99,10 +100,10 @@ def measure(
     return rates
 
 
-def table(contenders: list[Contender], rates: dict[str, list[float]]) -> list[str]:
+def table(contenders: list[Contender], rates: dict[str, list[float]], of: str = "of the open one") -> list[str]:
     first = contenders[0]
     lines = [
-        "| server | images/s, 8 connections | of the open one | p50 ms | p99 ms | lone request, ms | `GET /v1/models` a second | of the open one |",
+        f"| server | images/s, 8 connections | {of} | p50 ms | p99 ms | lone request, ms | `GET /v1/models` a second | {of} |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in contenders:

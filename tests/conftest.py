@@ -5,17 +5,23 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.once import made_once
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-SLOW_FIXTURES = frozenset({"digits_build", "postgres_server"})
-"""A whole build with data, and a server of PostgreSQL."""
+LONGEST_ID = 60
+"""Characters of a text that stands in the name of a test: attacks are told by how they begin, and durations in lines that can be read."""
+LONG_FIXTURES = frozenset({"digits_build", "unlabelled"})
+"""Whole builds."""
+SLOW_FIXTURES = LONG_FIXTURES | {"postgres_server"}
+"""Builds, and a server of PostgreSQL."""
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +37,19 @@ def shared_data() -> Path:
 def sample_dir() -> Path:
     """The shipped digits sample."""
     return REPOSITORY / "examples" / "digits"
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(sample_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the sample with float variants of ONNX Runtime, the reference its default; only read by who uses it."""
+
+    def make(folder: Path) -> None:
+        # Imports that only who builds needs.
+        from tests.digits import build_digits
+
+        build_digits(sample_dir, folder)
+
+    return made_once(tmp_path_factory, "digits", make) / "digits.bundle"
 
 
 @pytest.fixture(scope="session")
@@ -60,11 +79,33 @@ def _quiet_ultralytics(tmp_path_factory: pytest.TempPathFactory) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what a slow fixture makes slow; skips what needs PyTorch and Ultralytics, an optional extra, where they are missing."""
     for item in items:
-        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+        used = set(getattr(item, "fixturenames", ()))
+        if SLOW_FIXTURES & used:
             item.add_marker(pytest.mark.slow)
+        if LONG_FIXTURES & used:
+            item.add_marker(pytest.mark.long)
     if all(importlib.util.find_spec(package) is not None for package in ("torch", "ultralytics")):
         return
     reason = pytest.mark.skip(reason="torch and ultralytics are not installed: pip install 'shipsight[ultralytics]'")
     for item in items:
         if item.get_closest_marker("torch") is not None:
             item.add_marker(reason)
+
+
+@pytest.hookimpl(trylast=True, specname="pytest_collection_modifyitems")
+def _put_long_files_first(items: list[pytest.Item]) -> None:
+    """Puts files first that take long, as their marks say: a worker that begins one at the end leaves the others idle."""
+
+    def count(mark: str) -> Counter[Path]:
+        return Counter(item.path for item in items if item.get_closest_marker(mark) is not None)
+
+    longs, slows = count("long"), count("slow")
+    items.sort(key=lambda item: (-longs[item.path], -slows[item.path]))
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names a long text by its first characters and its length."""
+    if isinstance(val, str | bytes) and len(val) > LONGEST_ID:
+        begin = val[:16].encode("unicode_escape") if isinstance(val, str) else val[:16]
+        return f"{begin!r}...{len(val)}"
+    return None

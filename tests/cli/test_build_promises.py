@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -38,15 +40,67 @@ def test_verify_works_with_the_synthetic_half_alone(unlabelled: Built) -> None:
     assert all(one["inputs"] >= 16 for one in answer.json["replay"])
 
 
+@dataclass(frozen=True)
+class Resumed:
+    """A build that was killed and begun again.
+
+    Attributes:
+        again: what came of it.
+        there_after_kill: names beside the bundle's place once it was killed.
+        steps: that had been finished before.
+    """
+
+    again: Built
+    there_after_kill: tuple[str, ...]
+    steps: int
+
+
+@pytest.fixture(scope="module")
+def resumed(sample_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
+    """The same build, killed after its first step, and begun again."""
+    folder = tmp_path_factory.mktemp("killed")
+    out = folder / "digits.bundle"
+    command = [sys.executable, "-m", "shipsight", "build", str(sample_dir / "digits.onnx"), "--out", str(out), *QUICK]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    workspace = folder / ".digits.bundle.work"
+    deadline = time.monotonic() + 300
+    # One finished step is enough to see that it is used again.
+    while not list(workspace.glob("*/index.json")):
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.wait(timeout=60)
+    there = tuple(path.name for path in folder.iterdir())
+    steps = len(list(workspace.glob("*/index.json")))
+    return Resumed(
+        Built(out, shipsight("build", sample_dir / "digits.onnx", "--out", out, *QUICK, "--json")), there, steps
+    )
+
+
+@pytest.fixture(scope="module")
+def constrained(sample_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The same build with a limit that nothing keeps."""
+    out = tmp_path_factory.mktemp("constrained") / "digits.bundle"
+    limit = ("--max-latency-ms", "0.001")
+    return Built(out, shipsight("build", sample_dir / "digits.onnx", "--out", out, *QUICK, *limit, "--json"))
+
+
 @pytest.mark.slow
-def test_build_gives_the_same_bytes_twice(unlabelled: Built, sample_dir: Path, tmp_path: Path) -> None:
+def test_build_gives_the_same_bytes_twice(
+    unlabelled: Built, resumed: Resumed, constrained: Built, sample_dir: Path, tmp_path: Path
+) -> None:
+    def others() -> Iterator[Path]:
+        """Other builds of the same: those that other tests need, and new ones only where these do not do."""
+        yield from (constrained.path, resumed.again.path)
+        for number in range(4):
+            again = tmp_path / f"{number}.bundle"
+            answer = shipsight("build", sample_dir / "digits.onnx", "--out", again, *QUICK, "--json")
+            assert answer.code == 0, answer.err
+            yield again
+
     # Which form of a variant is kept is measured, and two measurements may disagree: what was chosen alike is compared.
-    for number in range(5):
-        again = tmp_path / f"{number}.bundle"
-        answer = shipsight("build", sample_dir / "digits.onnx", "--out", again, *QUICK, "--json")
-        assert answer.code == 0, answer.err
-        if _names(again / "variants") == _names(unlabelled.path / "variants"):
-            break
+    again = next(one for one in others() if _names(one / "variants") == _names(unlabelled.path / "variants"))
     for kind in ("variants", "proof/golden/inputs", "proof/golden/tensors-256", "proof/golden/source-256.npz"):
         for first in sorted(p for p in [unlabelled.path / kind, *(unlabelled.path / kind).rglob("*")] if p.is_file()):
             name = first.relative_to(unlabelled.path)
@@ -59,34 +113,22 @@ def _names(folder: Path) -> set[str]:
     return {one.name for one in folder.iterdir()}
 
 
+@pytest.mark.long
 @pytest.mark.slow
-def test_killed_build_leaves_no_bundle_and_the_next_one_goes_on(sample_dir: Path, tmp_path: Path) -> None:
-    out = tmp_path / "digits.bundle"
-    command = [sys.executable, "-m", "shipsight", "build", str(sample_dir / "digits.onnx"), "--out", str(out), *QUICK]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    workspace = tmp_path / ".digits.bundle.work"
-    deadline = time.monotonic() + 300
-    # One finished step is enough to see that it is used again.
-    while not list(workspace.glob("*/index.json")):
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    child.send_signal(signal.SIGKILL)
-    child.wait(timeout=60)
-    assert not out.exists()
-    before = {path.name: path.stat().st_mtime_ns for path in workspace.iterdir() if (path / "index.json").is_file()}
-    answer = shipsight("build", sample_dir / "digits.onnx", "--out", out, *QUICK)
+def test_killed_build_leaves_no_bundle_and_the_next_one_goes_on(resumed: Resumed) -> None:
+    assert resumed.there_after_kill == (".digits.bundle.work",)
+    assert resumed.steps
+    out, answer = resumed.again.path, resumed.again.answer
     assert answer.code == 0, answer.err
-    assert before
     assert shipsight("verify", out).code == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["digits.bundle"]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["digits.bundle"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
-def test_build_answers_no_when_a_constraint_cannot_be_met(sample_dir: Path, tmp_path: Path) -> None:
-    out = tmp_path / "digits.bundle"
-    answer = shipsight("build", sample_dir / "digits.onnx", "--out", out, *QUICK, "--max-latency-ms", "0.001", "--json")
+def test_build_answers_no_when_a_constraint_cannot_be_met(constrained: Built) -> None:
+    answer = constrained.answer
     assert answer.code == 1
     assert answer.json["unmet"]
     assert answer.json["warnings"][-1]["code"] == "constraints-unmet"
-    assert shipsight("verify", out, "--files-only").code == 0
+    assert shipsight("verify", constrained.path, "--files-only").code == 0

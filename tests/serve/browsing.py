@@ -65,7 +65,7 @@ class Tab:
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
     def wait_for(self, expression: str) -> Any:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while time.monotonic() < end:
             # An element has no value in JSON; a page that is just being left is asked again.
             with suppress(NavigatedError):
@@ -171,10 +171,10 @@ def opened_tab(folder: Path) -> Iterator[Tab]:
             assert time.monotonic() < end
             time.sleep(0.05)
         port = port_file.read_text(encoding="ascii").split()[0]
-        pages = httpx.get(f"http://127.0.0.1:{port}/json").json()
+        pages = httpx.get(f"http://127.0.0.1:{port}/json", timeout=60).json()
         address = next(one["webSocketDebuggerUrl"] for one in pages if one["type"] == "page")
-        with connect(address, max_size=None) as socket:
+        with connect(address, max_size=None, open_timeout=60) as socket:
             yield Tab(socket)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)

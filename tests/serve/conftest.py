@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -16,17 +15,17 @@ from typing import Any, TextIO
 
 import cv2
 import httpx
-import numpy as np
-import onnx
 import pytest
+from tests.digits import rewritten
+from tests.once import made_once
 from tests.serve.browsing import Tab, opened_tab
 from tests.serve.people import Browser, Place, close_browsers, started_place
 from tests.serve.visitors import as_a_stranger, first_administrator
 
-from shipsight.build import BuildOptions, build
-from shipsight.model import Precision
-from shipsight.model.bundle import open_bundle, write_bundle
 from shipsight.proof.scenes import make_scene
+
+# What httpx waits for an answer where a test says nothing: five seconds otherwise, too few on a busy machine.
+httpx._config.DEFAULT_TIMEOUT_CONFIG.connect = httpx._config.DEFAULT_TIMEOUT_CONFIG.read = 60.0
 
 
 @dataclass
@@ -37,6 +36,7 @@ class Served:
     url: str
     models: list[dict[str, Any]]
     grpc: str = ""  # host:port
+    sealing: str = ""  # the identity that clients pin
 
     @property
     def client(self) -> httpx.Client:
@@ -47,8 +47,15 @@ class Served:
         return read_events(self.process.stdout)
 
     def stop(self) -> int:
+        self.ask_to_leave()
+        return self.wait()
+
+    def ask_to_leave(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Waits until it has left; returns its status."""
         status = self.process.wait(60)
         assert self.process.stdout is not None
         self.process.stdout.close()
@@ -61,42 +68,6 @@ def read_events(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-@pytest.fixture(scope="session")
-def digits_bundle(sample_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the sample with float variants of ONNX Runtime: seconds to build."""
-    place = tmp_path_factory.mktemp("serve")
-    build(
-        sample_dir / "digits.onnx",
-        out=place / "built.bundle",
-        options=BuildOptions(engines=("onnxruntime",), precisions=(Precision.FP32,)),
-    )
-    # Which of two is faster is chance here, and whether raw tensors are served hangs on it.
-    return rewritten(place / "built.bundle", place / "digits.bundle")
-
-
-def rewritten(
-    bundle: Path, place: Path, *, name: str = "digits", version: str = "1", weights_scale: float = 1.0
-) -> Path:
-    """A bundle whose manifest fits its files, with another name, version or other weights; the reference is its default."""
-    opened = open_bundle(bundle)
-    files = {file: opened.read(file) for file in opened.names}
-    for file in [file for file in files if file.endswith("model.onnx") and weights_scale != 1.0]:
-        model = onnx.load_from_string(files[file])
-        weights = max(model.graph.initializer, key=lambda one: len(one.raw_data))
-        values = np.frombuffer(weights.raw_data, np.float32) * np.float32(weights_scale)
-        weights.raw_data = values.tobytes()
-        files[file] = model.SerializeToString()
-    write_bundle(
-        place,
-        files,
-        card=dataclasses.replace(opened.card, name=name, version=version),
-        variants=opened.variants,
-        default_variant=next(one.name for one in opened.variants if one.is_reference),
-        golden=opened.manifest.golden,
-    )
-    return place
-
-
 def serving_process(server: Served) -> int:
     """The process that answers, a child of the supervisor."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text(encoding="ascii")
@@ -106,7 +77,12 @@ def serving_process(server: Served) -> int:
 @pytest.fixture(scope="session")
 def second_version(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model as version 2."""
-    return rewritten(digits_bundle, tmp_path_factory.mktemp("versions") / "two.bundle", version="2")
+    folder = made_once(
+        tmp_path_factory,
+        "second-version",
+        lambda folder: rewritten(digits_bundle, folder / "two.bundle", version="2"),
+    )
+    return folder / "two.bundle"
 
 
 @pytest.fixture(scope="session")
@@ -124,12 +100,15 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
         ready = next(read_events(process.stdout))
         assert ready.get("event") == "ready", ready
         grpc = (ready.get("grpc") or "").rpartition("//")[2]
-        started.append(Served(process, ready["url"], ready["models"], grpc))
+        started.append(Served(process, ready["url"], ready["models"], grpc, ready["sealing"]))
         return started[-1]
 
     yield run
+    # All at once, since each takes a second or two.
     for one in started:
-        one.stop()
+        one.ask_to_leave()
+    for one in started:
+        one.wait()
 
 
 @pytest.fixture(scope="session")

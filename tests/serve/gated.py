@@ -26,6 +26,8 @@ from shipsight.serve.models import Models
 from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.proxy_rules import ProxyRules
 from shipsight.serve.scheduler import Scheduler
+from shipsight.serve.sealing import open_sealing
+from shipsight.serve.sealing_options import SealingOptions
 from shipsight.serve.service import PredictionService
 
 ORIGIN = "https://vision.example"
@@ -199,6 +201,7 @@ def gated(
             vertex=VertexRoutes("/vertex/health", "/vertex/predict"),
             logs_requests=False,
             proxy=proxy,
+            sealing=open_sealing(SealingOptions(), events=Kept(), now=gate.now, store=None),
         )
         scheme = origin.partition(":")[0]
         try:

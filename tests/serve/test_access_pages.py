@@ -31,7 +31,7 @@ pytestmark = pytest.mark.browser
 
 PAGES = files("shipsight.serve") / "pages"
 HTML = sorted(one.name for one in PAGES.iterdir() if one.name.endswith(".html"))
-PATHS = ("/", "/sign-in", "/invitation", "/second-factor", "/account", "/administration")
+PATHS = ("/", "/sign-in", "/invitation", "/second-factor", "/account", "/administration", "/audit")
 LEAST_CONTRAST, LEAST_CONTRAST_LARGE = 4.5, 3.0
 
 

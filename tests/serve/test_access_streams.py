@@ -98,7 +98,7 @@ def test_watchers_without_a_credential_are_few_and_leave_room_for_who_has_one(te
         before = time.monotonic()
         call = channel.unary_unary(f"{SERVICE}/ModelInfer")
         assert call(infer(f"{MINE}_image", jpeg), metadata=list(key.items()), timeout=30)
-        assert time.monotonic() - before < 5
+        assert time.monotonic() - before < 20
         known = [begun(channel, MINE, key) for _ in range(25)]
         assert [told for _, told in known] == ["SERVING"] * 24 + ["UNAVAILABLE"]
         # Another team's model is none to watch, and neither is any to who shows nothing.
@@ -161,7 +161,7 @@ def test_all_watchers_are_told_of_a_change(teams: Teams) -> None:
             at = time.monotonic()
             told = {health_pb2.HealthCheckResponse.ServingStatus.Name(next(one).status) for one, _ in watching}
             assert told == {status}
-            assert time.monotonic() - at < 5
+            assert time.monotonic() - at < 20
         for one, _ in watching:
             one.cancel()
 

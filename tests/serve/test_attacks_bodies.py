@@ -36,7 +36,7 @@ SMUGGLED = request("GET", "/v1/smuggled")
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
-        pytest.param(request("POST", PREDICT, f"content-length: {length}"), status, id=f"H2-length-{length}")
+        pytest.param(request("POST", PREDICT, f"content-length: {length}"), status, id=f"H2-length-{length[:24]}")
         for length, status in [
             ("99999999999", 413),
             (str(2**63), 413),

@@ -168,7 +168,9 @@ def test_h6_option_that_is_out_of_range_is_refused(attacked: Attacked, options: 
 
 
 @pytest.mark.parametrize(
-    "value", ["NaN", "1e999", "9" * 4000, '"half"', "null", "[0.5]", "true", "-0.1", "2"], ids=str.lower
+    "value",
+    ["NaN", "1e999", "9" * 4000, '"half"', "null", "[0.5]", "true", "-0.1", "2"],
+    ids=lambda one: one.lower()[:24],
 )
 def test_h6_parameter_that_is_out_of_range_is_refused(attacked: Attacked, value: str) -> None:
     for name in ("conf", "max_det"):

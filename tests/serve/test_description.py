@@ -89,9 +89,13 @@ CHECKS = (
 
 # A limit is refused with 413, a flood with 503, and who changes access on an open server with 403, whatever they send: schemathesis would
 # take none of these for a refusal.
+# And a request may give a millisecond for its answer, which passes on a busy machine: 504 is what such a client asked for.
 CONFIG = """
 [checks.negative_data_rejection]
 expected-statuses = ["400", "403", "404", "413", "415", "5xx"]
+
+[checks.not_a_server_error]
+expected-statuses = ["2xx", "3xx", "4xx", "504"]
 """
 KNOWN = """
 [parameters]
@@ -106,9 +110,10 @@ def run_schemathesis(url: str, examples: int, folder: Path, *, knows_model: bool
         pytest.skip("schemathesis is not installed")
     (folder / "schemathesis.toml").write_text(CONFIG + KNOWN * knows_model)
     command = [program, "run", f"{url}/openapi.json", "--checks", CHECKS, "--max-examples", str(examples)]
-    command += ["--seed", "1", "--no-color", "--request-timeout", "30"]
-    # A model that is taken out of service leaves nothing to find behind its routes.
-    command += ["--exclude-path-regex", "unload"] if knows_model else []
+    command += ["--seed", "1", "--no-color", "--request-timeout", "120"]
+    # Where the model is known, what does not name one is asked nothing new. A model that is taken out of service leaves
+    # nothing to find behind its routes.
+    command += ["--include-path-regex", r"\{model\}", "--exclude-path-regex", "unload"] if knows_model else []
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1500, cwd=folder)
     assert done.returncode == 0, done.stdout[-60000:] + done.stderr[-2000:]
 
@@ -120,6 +125,7 @@ def test_server_does_as_it_describes(attacked: Attacked, tmp_path: Path) -> None
     assert attacked.ask("POST", "/v2/repository/models/digits/load").status_code == 200
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("knows_model", [False, True], ids=["any-name", "name-of-the-model"])
 def test_server_does_as_it_describes_in_many_examples(

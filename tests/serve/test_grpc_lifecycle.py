@@ -84,7 +84,7 @@ def test_health_is_told_for_the_server_and_for_each_name(server: Served) -> None
 def test_a_watched_model_is_told_when_it_goes_and_when_it_comes(
     start: Callable[..., Served], digits_bundle: Path
 ) -> None:
-    server = start(digits_bundle, "--streams", "1", "--grpc-port", "0")
+    server = start(digits_bundle, "--streams", "1", "--grpc-port", "0", "--drain", "60")
     with health_of(server) as health, server.client as client:
         watched = health.Watch(health_pb2.HealthCheckRequest(service="digits"), timeout=120)
         other = health.Watch(health_pb2.HealthCheckRequest(service="gone"), timeout=120)
@@ -98,7 +98,7 @@ def test_a_watched_model_is_told_when_it_goes_and_when_it_comes(
         # A watcher does not hold up a server that leaves; it is told, and its stream ends.
         begin = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - begin < 15, "the default is to wait twenty seconds for calls in flight"
+        assert time.monotonic() - begin < 50, "for calls in flight a minute would be waited"
         assert [one.status for one in watched] == [NOT_SERVING]
         other.cancel()
 
@@ -137,7 +137,9 @@ def test_the_port_stays_when_the_serving_process_is_replaced(
 def test_sigterm_lets_calls_in_flight_end_and_ends_idle_streams(
     start: Callable[..., Served], digits_bundle: Path, jpeg: bytes
 ) -> None:
-    server = start(digits_bundle, "--streams", "1", "--workers", "1", "--grpc-port", "0", "--max-images", "500")
+    server = start(
+        digits_bundle, "--streams", "1", "--workers", "1", "--grpc-port", "0", "--max-images", "500", "--drain", "60"
+    )
     with grpc.insecure_channel(server.grpc) as channel:
         stream = channel.stream_stream(
             "/inference.GRPCInferenceService/ModelStreamInfer",
@@ -157,7 +159,7 @@ def test_sigterm_lets_calls_in_flight_end_and_ends_idle_streams(
             time.sleep(0.001)
         begin = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - begin < 19, "an idle stream would hold the server for its twenty seconds"
+        assert time.monotonic() - begin < 50, "an idle stream would hold the server for its minute"
         assert len(flying.result().outputs) == 1
         with pytest.raises(grpc.RpcError) as caught:
             next(told)
@@ -171,8 +173,8 @@ def test_a_call_that_is_given_up_takes_its_images_out_of_the_queue(
 ) -> None:
     server = start(digits_bundle, "--streams", "1", "--workers", "1", "--grpc-port", "0", "--max-images", "500")
     with grpc.insecure_channel(server.grpc) as channel:
-        call = infer_of(channel).future(many_images(jpeg, 500), timeout=120 if way == "cancel" else 1.5)
-        while load_of(server)["waiting"] < 300:
+        call = infer_of(channel).future(many_images(jpeg, 500), timeout=120 if way == "cancel" else 2.5)
+        while (before := load_of(server))["waiting"] < 300:
             assert not call.done()
             time.sleep(0.001)
         if way == "cancel":
@@ -182,9 +184,11 @@ def test_a_call_that_is_given_up_takes_its_images_out_of_the_queue(
                 call.result()
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         left = time.monotonic()
+        # On a busy machine all takes longer, and so does what would have been waited for.
+        most_s = max(1.5, before["wait_s"] / 2)
         while load_of(server)["waiting"]:
             time.sleep(0.01)
-            assert time.monotonic() - left < 1.5, "what was left of five hundred images takes longer than that"
+            assert time.monotonic() - left < most_s, "what was left of five hundred images takes longer than that"
     assert server.stop() == 0
 
 

@@ -44,20 +44,21 @@ def test_a_serving_process_that_is_killed_is_replaced_and_clients_only_wait(
 
 
 def test_sigterm_lets_requests_in_flight_end(start: Callable[..., Served], digits_bundle: Path, jpeg: bytes) -> None:
-    server = start(digits_bundle, "--streams", "1", "--workers", "1")
-    body = {"images": [base64.b64encode(jpeg).decode()] * 16}
+    server = start(digits_bundle, "--streams", "1", "--workers", "1", "--max-images", "32", "--drain", "60")
+    body = {"images": [base64.b64encode(jpeg).decode()] * 32}
     statuses: list[int] = []
 
     def ask() -> None:
         with httpx.Client(base_url=server.url, timeout=60) as client:
-            statuses.append(client.post(PREDICT, json=body).status_code)
+            statuses.append(client.post(f"{PREDICT}?deadline_ms=60000", json=body).status_code)
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
     with server.client as client:
-        # Each request brings sixteen images: with more than 48 all four have come in whole.
-        while sum(client.get("/readyz").json()["load"]["digits/1"][one] for one in ("running", "waiting")) <= 48:
+        # Each request brings thirty-two images: with more than 96 all four have come in whole.
+        while sum(client.get("/readyz").json()["load"]["digits/1"][one] for one in ("running", "waiting")) <= 96:
+            assert not statuses, "one was answered before all had come"
             time.sleep(0.001)
     assert server.stop() == 0
     for thread in threads:
@@ -73,18 +74,21 @@ def test_a_client_that_leaves_takes_its_images_out_of_the_queue(
     address = urlsplit(server.url)
     head = f"POST {PREDICT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
 
-    def waiting() -> int:
+    def load() -> dict[str, float]:
         with server.client as client:
-            return int(client.get("/readyz").json()["load"]["digits/1"]["waiting"])
+            told: dict[str, float] = client.get("/readyz").json()["load"]["digits/1"]
+            return told
 
     with socket.create_connection((address.hostname, address.port), timeout=20) as client:
         client.sendall(head.encode() + body)
-        while waiting() < 300:
+        while (before := load())["waiting"] < 300:
             time.sleep(0.001)
     left = time.monotonic()
-    while waiting():
+    # On a busy machine all takes longer, and so does what would have been waited for.
+    most_s = max(1.5, before["wait_s"] / 2)
+    while load()["waiting"]:
         time.sleep(0.01)
-        assert time.monotonic() - left < 1.5, "five hundred images take longer than that"
+        assert time.monotonic() - left < most_s, "five hundred images take longer than that"
     assert server.stop() == 0
 
 

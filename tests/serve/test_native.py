@@ -126,7 +126,7 @@ def test_options_do_what_they_say(server: Served, jpeg: bytes) -> None:
         ({"headers": {"host": "evil.example"}}, 403, "usage"),
         ({"headers": {"origin": "https://evil.example"}}, 403, "usage"),
     ],
-    ids=str,
+    ids=lambda one: str(one)[:60],
 )
 def test_bad_requests_get_a_named_error_and_cost_nobody_else_anything(
     server: Served, jpeg: bytes, request_: dict[str, object], status: int, code: str

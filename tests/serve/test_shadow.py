@@ -217,6 +217,7 @@ def test_a_shadow_that_is_taken_out_of_service_ends_what_it_has_and_is_dropped(
     assert ask(service, jpeg) == "1"
 
 
+@pytest.mark.alone
 def test_a_shadow_of_all_traffic_costs_callers_little(
     start: Callable[..., Served], digits_bundle: Path, second_version: Path, jpeg: bytes
 ) -> None:

@@ -323,14 +323,14 @@ def client_hello() -> bytes:
 def test_half_handshakes_by_the_hundred_hold_up_nobody_and_end(
     start: Callable[..., Served], digits_bundle: Path, files: Files, hanging: list[socket.socket]
 ) -> None:
-    server = start(digits_bundle, *files.options("--head-seconds", "3"))
+    server = start(digits_bundle, *files.options("--head-seconds", "8"))
     hello = client_hello()
     for number in range(600):
         hanging.append(socket.create_connection(address(server), timeout=30))
         hanging[-1].sendall((b"", hello[:40], hello)[number % 3])
     begin = time.monotonic()
     assert ask(server, files.context()).status_code == 200
-    assert time.monotonic() - begin < 3, "no handshake had timed out yet"
+    assert time.monotonic() - begin < 8, "no handshake had timed out yet"
 
     def is_ended(one: socket.socket) -> bool:
         one.settimeout(30)

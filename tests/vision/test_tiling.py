@@ -224,16 +224,8 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_digits_too_small_for_the_model_are_found_by_windows(
-    sample_dir: Path, digit_scenes: Callable[[int, int], tuple[Any, Any]], tmp_path: Path
+    digits_bundle: Path, digit_scenes: Callable[[int, int], tuple[Any, Any]]
 ) -> None:
-    from shipsight.build import BuildOptions, build
-    from shipsight.model import Precision
-
-    bundle = build(
-        sample_dir / "digits.onnx",
-        out=tmp_path / "digits.bundle",
-        options=BuildOptions(engines=("onnxruntime",), precisions=(Precision.FP32,)),
-    )
     rows, truth = [], []
     for row in range(4):
         line = []
@@ -262,7 +254,7 @@ def test_digits_too_small_for_the_model_are_found_by_windows(
             hits += bool((near & (told.class_ids == class_id)).any())
         return hits / len(truth), len(told)
 
-    with shipsight.load(bundle.bundle) as model:
+    with shipsight.load(digits_bundle) as model:
         plain, _ = recall()
         tiled, count = recall(tile=256, overlap=0.35, whole=False)
         with_whole, _ = recall(tile=256, overlap=0.35)

@@ -67,6 +67,7 @@ def test_predictions_equal_ultralytics_on_some_images(side_by_side, best_class, 
     assert found or pair.card.task is Task.CLASSIFY
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["yolo11n", *QUICK])
 def test_predictions_equal_ultralytics_on_every_validation_image(side_by_side, best_class, name):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bundle of the sample, a clip of moving digits, and a camera that can be cut off and come back."""
+"""A clip of moving digits, and a camera that can be cut off and come back."""
 
 from __future__ import annotations
 
@@ -15,24 +15,9 @@ from typing import Any
 import cv2
 import pytest
 
-from shipsight.build import BuildOptions, build
-from shipsight.model import Precision
-
 SYSTEM_PYTHON = "/usr/bin/python3"
 CLIP_FPS = 20
 CLIP_FRAMES = 60
-
-
-@pytest.fixture(scope="session")
-def digits_bundle(sample_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the sample with a float variant: seconds to build."""
-    out = tmp_path_factory.mktemp("watch") / "digits.bundle"
-    build(
-        sample_dir / "digits.onnx",
-        out=out,
-        options=BuildOptions(engines=("onnxruntime",), precisions=(Precision.FP32,)),
-    )
-    return out
 
 
 @pytest.fixture(scope="session")

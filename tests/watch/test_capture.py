@@ -53,7 +53,7 @@ def test_whoever_is_slow_gets_the_present_of_a_stream(make_camera: Callable[...,
             if len(indices) == 12:
                 break
             time.sleep(0.5)
-    assert statistics.median(ages) < 0.25, "a frame comes every 0.05 s"
+    assert statistics.median(ages) < 1.0, "whoever was given each frame would be seconds behind"
     assert frame.dropped + len(indices) == frame.index + 1
     assert indices[-1] - indices[2] > 9 * 0.5 * CLIP_FPS / 2, "the stream went on meanwhile"
 

@@ -41,11 +41,14 @@ from shipsight.access.store.migrating import known_revisions, newest_revision, u
 from shipsight.errors import CorruptError, LimitError, UnsupportedError, UsageError
 
 __all__ = [
+    "BY_KEY",
+    "BY_PASSPHRASE",
     "LEAST_PASSPHRASE",
     "MOST_BYTES",
     "Backup",
     "BackupLock",
     "check_backup",
+    "ciphers_of",
     "create_backup",
     "open_backup",
     "restore_backup",
@@ -57,7 +60,7 @@ MOST_BYTES = 1 << 30
 
 _MAGIC = b"shipsight-access-backup\n"
 _VERSION = b"\x01"
-_BY_PASSPHRASE, _BY_KEY = b"\x01", b"\x02"
+BY_PASSPHRASE, BY_KEY = b"\x01", b"\x02"
 _SALT, _NONCE, _TAG, _DIGEST = 16, 12, 16, 32
 _HEAD = len(_MAGIC) + 2 + _SALT + _NONCE
 _INFO = b"shipsight access backup 1"
@@ -123,10 +126,10 @@ def create_backup(
     actor.require(Action.ACCESS_CHANGE)
     if lock.passphrase is not None and len(lock.passphrase) < LEAST_PASSPHRASE:
         raise UsageError("too short", where="passphrase", expected=f"at least {LEAST_PASSPHRASE} characters")
-    kind = _BY_KEY if lock.passphrase is None else _BY_PASSPHRASE
+    kind = BY_KEY if lock.passphrase is None else BY_PASSPHRASE
     salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
     head = _MAGIC + _VERSION + kind + salt + nonce
-    cipher = _ciphers(lock, kind, salt)[0]
+    cipher = ciphers_of(lock, kind, salt)[0]
     # The lock of those who write: nothing changes while it is read.
     with database.write() as connection:
         told = {
@@ -249,7 +252,7 @@ def _decrypt(data: bytes, lock: BackupLock) -> Any:  # noqa: ANN401 - JSON
     check_backup(data)
     head, sealed, kind = data[:_HEAD], data[_HEAD:-_DIGEST], data[len(_MAGIC) + 1 : len(_MAGIC) + 2]
     salt, nonce = head[-_NONCE - _SALT : -_NONCE], head[-_NONCE:]
-    for cipher in _ciphers(lock, kind, salt):
+    for cipher in ciphers_of(lock, kind, salt):
         try:
             packed = cipher.decrypt(nonce, sealed, head)
         except InvalidTag:
@@ -265,13 +268,25 @@ def _decrypt(data: bytes, lock: BackupLock) -> Any:  # noqa: ANN401 - JSON
     raise UsageError("not opened by this passphrase or key", hint="Or somebody changed it who has neither.")
 
 
-def _ciphers(lock: BackupLock, kind: bytes, salt: bytes) -> list[AESGCM]:
-    if kind == _BY_PASSPHRASE and lock.passphrase is not None:
+def ciphers_of(lock: BackupLock, kind: bytes, salt: bytes, *, info: bytes = _INFO) -> list[AESGCM]:
+    """Returns what may open a file, the one that encrypts first.
+
+    Args:
+        lock: the passphrase or the keys.
+        kind: which of them the file says it is opened by.
+        salt: of the file, 16 bytes.
+        info: what a key is derived for.
+
+    Raises:
+        UsageError: it is opened by the other.
+        UnsupportedError: it is opened by something that this version does not know.
+    """
+    if kind == BY_PASSPHRASE and lock.passphrase is not None:
         given = lock.passphrase.encode()
         return [AESGCM(hash_secret_raw(given, salt, _PASSES, _MEMORY_KIB, _LANES, hash_len=32, type=Type.ID))]
-    if kind == _BY_KEY and lock.keys:
-        return [AESGCM(HKDF(SHA256(), 32, salt, _INFO).derive(key)) for key in lock.keys]
-    wanted = {_BY_PASSPHRASE: "a passphrase", _BY_KEY: "a key file"}.get(kind)
+    if kind == BY_KEY and lock.keys:
+        return [AESGCM(HKDF(SHA256(), 32, salt, info).derive(key)) for key in lock.keys]
+    wanted = {BY_PASSPHRASE: "a passphrase", BY_KEY: "a key file"}.get(kind)
     if wanted is None:
         raise UnsupportedError("a newer kind of backup", hint="Use the version of shipsight that made it.")
     raise UsageError("the backup is opened by something else", expected=wanted)

@@ -17,7 +17,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-__all__ = ["Event", "EventKind", "EventSink", "LoggedEvents", "Outcome", "asked_from", "note_client"]
+__all__ = ["Event", "EventKind", "EventSink", "LoggedEvents", "Outcome", "asked_from", "client_address", "note_client"]
 
 _log = logging.getLogger("shipsight.access")
 _client: ContextVar[str | None] = ContextVar("shipsight_client", default=None)
@@ -26,6 +26,11 @@ _client: ContextVar[str | None] = ContextVar("shipsight_client", default=None)
 def note_client(address: str | None) -> None:
     """Notes where the request at hand comes from, for the events of its task and of those that it starts."""
     _client.set(address)
+
+
+def client_address() -> str | None:
+    """Returns where the request at hand comes from, None outside of one; for what is told later, in a thread."""
+    return _client.get()
 
 
 @contextmanager
@@ -73,6 +78,7 @@ class EventKind(StrEnum):
     KEY_USED = "key-used"
     CERTIFICATE_USED = "certificate-used"
     CONFIGURATION_CHANGED = "configuration-changed"
+    SEALING_KEY_MADE = "sealing-key-made"
     MODEL_LOADED = "model-loaded"
     MODEL_UNLOADED = "model-unloaded"
     ROLLOUT_CHANGED = "rollout-changed"

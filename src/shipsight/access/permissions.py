@@ -92,6 +92,7 @@ _SENSITIVE = frozenset(
         Action.DATA_EXPORT,
         Action.KEYS_RELEASE,
         Action.ACCESS_CHANGE,
+        Action.AUDIT_REVIEW,
     }
 )
 AUDIT_ACTIONS = frozenset({Action.AUDIT_READ, Action.AUDIT_REVIEW})

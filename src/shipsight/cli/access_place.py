@@ -8,7 +8,14 @@ from pathlib import Path
 
 from shipsight.errors import UsageError
 
-__all__ = ["DATABASE_VARIABLE", "SECRETS_KEY_VARIABLE", "default_database", "default_secrets_key", "sqlite_path"]
+__all__ = [
+    "DATABASE_VARIABLE",
+    "SECRETS_KEY_VARIABLE",
+    "default_database",
+    "default_secrets_key",
+    "sqlite_path",
+    "state_folder",
+]
 
 DATABASE_VARIABLE = "SHIPSIGHT_DATABASE"
 SECRETS_KEY_VARIABLE = "SHIPSIGHT_SECRETS_KEY"
@@ -20,7 +27,7 @@ def default_database() -> str:
     Raises:
         UsageError: nobody is at home (no `$HOME`), so there is no such folder.
     """
-    return os.environ.get(DATABASE_VARIABLE) or str(_state_folder("--database") / "access.db")
+    return os.environ.get(DATABASE_VARIABLE) or str(state_folder("--database") / "access.db")
 
 
 def default_secrets_key(database: str) -> Path:
@@ -36,7 +43,7 @@ def default_secrets_key(database: str) -> Path:
     if given:
         return Path(given)
     path = sqlite_path(database)
-    return _state_folder("--secrets-key") / "access.key" if path is None else path.with_suffix(".key")
+    return state_folder("--secrets-key") / "access.key" if path is None else path.with_suffix(".key")
 
 
 def sqlite_path(database: str) -> Path | None:
@@ -45,7 +52,7 @@ def sqlite_path(database: str) -> Path | None:
     return None if "://" in path else Path(path).absolute()
 
 
-def _state_folder(option: str) -> Path:
+def state_folder(option: str) -> Path:
     """Returns the user's, as the XDG base directory specification has it."""
     state, home = os.environ.get("XDG_STATE_HOME"), os.environ.get("HOME")
     if state:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import sys
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shipsight.cli.access_place import default_database, default_secrets_key, sqlite_path
+from shipsight.cli.audit_place import AUDIT_VARIABLE, audit_key_path, audit_place, server_name
 from shipsight.errors import EnvironmentLackError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from shipsight.access.keys import Keys
     from shipsight.access.sessions import Sessions
     from shipsight.access.store import Database, SecretBox
+    from shipsight.serve.audit_options import AuditOptions
 
 __all__ = [
     "DatabaseOption",
@@ -37,9 +40,11 @@ __all__ = [
     "open_rooms",
     "parse_grants",
     "secrets_key_path",
+    "who",
 ]
 
 _LONGEST_S = 400 * 86400.0
+_log = logging.getLogger("shipsight.access")
 
 DatabaseOption = Annotated[
     str | None,
@@ -87,7 +92,10 @@ class Rooms:
 
 @contextmanager
 def open_rooms(database: str | None, *, changes: bool) -> Iterator[Rooms]:
-    """Opens identities; what happens to them is told on standard error, an event a line, as a server tells it.
+    """Opens identities; what happens to them is recorded in the audit log, and told on standard error, as a server tells it.
+
+    The log is that of `$SHIPSIGHT_AUDIT`, else the one beside the database; it is opened for the first event. What cannot be
+    recorded is not done.
 
     Args:
         database: as the option gives it.
@@ -95,6 +103,7 @@ def open_rooms(database: str | None, *, changes: bool) -> Iterator[Rooms]:
 
     Raises:
         EnvironmentLackError: there is no such database, or it does not answer, or is of another version.
+        AuditError: what is to be done cannot be recorded.
         MissingDependencyError: a package is missing.
     """
     url = database or default_database()
@@ -102,26 +111,40 @@ def open_rooms(database: str | None, *, changes: bool) -> Iterator[Rooms]:
     if not changes and path is not None and not path.exists():
         raise EnvironmentLackError("nobody is known: there is no database", where=path, hint="Run: shipsight user add")
     try:
-        from shipsight.access import LoggedEvents
         from shipsight.access.client_certificates import ClientCertificates
         from shipsight.access.directory import Directory
         from shipsight.access.keys import Keys
         from shipsight.access.sessions import Sessions
         from shipsight.access.store import open_database
+        from shipsight.serve.audit_opening import LateAudit
         from shipsight.serve.logs import LogFormat, log_events
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"package {error.name} is not installed", hint="Run: pip install 'shipsight[serve]'"
         ) from error
     form = LogFormat.TEXT if sys.stderr.isatty() else LogFormat.JSON
-    with log_events(form, sys.stderr), closing(open_database(url, migrate=changes)) as opened:
-        events = LoggedEvents()
+    with (
+        log_events(form, sys.stderr),
+        LateAudit(_audit_options(url)) as events,
+        closing(open_database(url, migrate=changes)) as opened,
+    ):
         directory = Directory(opened, events, _now)
         keys, certificates = Keys(opened, events, _now), ClientCertificates(opened, events, _now)
         # None is begun here, and which of them were not used for too long is the server's to say.
         lives: dict[str, float] = dict.fromkeys(("idle_s", "absolute_s", "fresh_s"), _LONGEST_S)
         sessions = Sessions(opened, directory, events, _now, **lives)
-        yield Rooms(opened, url, _who(), events, _now, directory, keys, certificates, sessions)
+        yield Rooms(opened, url, who(), events, _now, directory, keys, certificates, sessions)
+
+
+def _audit_options(database: str) -> AuditOptions:
+    """Returns where commands record what they do to identities, as the environment says or beside them."""
+    from shipsight.serve.audit_options import AuditOptions
+
+    place = audit_place(database=database)
+    if place is None:
+        _log.warning("$%s is off: what is done here is not recorded", AUDIT_VARIABLE)
+        return AuditOptions()
+    return AuditOptions(place=place, key=audit_key_path(None, place), server=server_name())
 
 
 def secrets_key_path(database: str, given: Path | None) -> Path:
@@ -186,7 +209,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _who() -> Any:  # noqa: ANN401 - Principal, imported lazily
+def who() -> Any:  # noqa: ANN401 - Principal, imported lazily
     """Returns who runs the command, by what the kernel says, not the environment."""
     from shipsight.access import SERVER_RIGHTS, Principal, PrincipalKind
 

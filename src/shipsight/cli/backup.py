@@ -18,7 +18,7 @@ from shipsight.errors import EnvironmentLackError, UsageError
 if TYPE_CHECKING:
     from shipsight.access.backup import Backup, BackupLock
 
-__all__ = ["PASSPHRASE_VARIABLE", "backup_app"]
+__all__ = ["PASSPHRASE_VARIABLE", "backup_app", "read_lock"]
 
 backup_app = typer.Typer(help="Keep all identities in one encrypted file, and bring them back.", no_args_is_help=True)
 
@@ -49,7 +49,7 @@ def create(
     with open_rooms(database, changes=False) as rooms:
         from shipsight.access.backup import create_backup, open_backup
 
-        lock = _lock(passphrase_file, key_file, is_new=True)
+        lock = read_lock(passphrase_file, key_file, is_new=True)
         data = create_backup(
             rooms.database, rooms.box(secrets_key), lock=lock, actor=rooms.actor, events=rooms.events, now=rooms.now
         )
@@ -76,11 +76,11 @@ def restore(
 
     check_backup(data)
     if check:
-        found = open_backup(data, lock=_lock(passphrase_file, key_file, is_new=False))
+        found = open_backup(data, lock=read_lock(passphrase_file, key_file, is_new=False))
         _print(file, found, f"opens, {_counted(found)}", as_json=as_json)
         return
     with open_rooms(database, changes=True) as rooms:
-        found = open_backup(data, lock=_lock(passphrase_file, key_file, is_new=False))
+        found = open_backup(data, lock=read_lock(passphrase_file, key_file, is_new=False))
         restore_backup(
             rooms.database,
             rooms.box(secrets_key),
@@ -93,7 +93,7 @@ def restore(
     _print(file, found, f"is restored, {_counted(found)}; everybody signs in again", as_json=as_json)
 
 
-def _lock(passphrase_file: Path | None, key_file: Path | None, *, is_new: bool) -> BackupLock:
+def read_lock(passphrase_file: Path | None, key_file: Path | None, *, is_new: bool) -> BackupLock:
     """Returns what opens a file: from an option, the environment, or asked for on a terminal.
 
     Raises:

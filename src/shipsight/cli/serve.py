@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import shlex
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from rich.markup import escape
 
 from shipsight.cli.output import screen
 from shipsight.cli.serve_access import open_id_settings, read_access, tell_first_look
+from shipsight.cli.serve_audit import given_options, read_audit, shown_place, tell_audit
 from shipsight.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ _log = logging.getLogger("shipsight.serve")
 
 # Long, since each option of the command line stands in its signature.
 def serve_command(
+    context: typer.Context,
     bundles: Annotated[
         list[Path] | None, typer.Argument(metavar="[BUNDLE...]", help="Bundles: folders or zip files.")
     ] = None,
@@ -154,6 +157,34 @@ def serve_command(
     step_up_minutes: Annotated[
         float, typer.Option(help="Minutes for which a proof of who one is allows what is sensitive.")
     ] = 5.0,
+    sealing_keys: Annotated[
+        Path | None,
+        typer.Option(help="Folder of keys for sealed requests; made where missing; default: this server's memory."),
+    ] = None,
+    sealing_days: Annotated[float, typer.Option(help="Days for which such a key is opened with.")] = 7.0,
+    require_sealed: Annotated[
+        list[str] | None, typer.Option(help="Model that takes sealed requests only; repeatable; `all` for all.")
+    ] = None,
+    audit: Annotated[
+        str | None,
+        typer.Option(help="Audit log: SQLite's file, postgresql://..., or off; default: beside --database, else off."),
+    ] = None,
+    audit_key: Annotated[
+        Path | None, typer.Option(help="Key that signs its checkpoints; made where missing; default: beside it.")
+    ] = None,
+    audit_copy: Annotated[
+        list[str] | None, typer.Option(help="Second place for checkpoints: file:, syslog: or https://; repeatable.")
+    ] = None,
+    audit_every: Annotated[int, typer.Option(help="Entries after which a checkpoint is signed.")] = 1000,
+    audit_seconds: Annotated[
+        float, typer.Option(help="Seconds after which one is signed where there is something new.")
+    ] = 60.0,
+    audit_predictions: Annotated[
+        bool, typer.Option("--audit-predictions", help="Record every prediction, never pixels.")
+    ] = False,
+    server_name: Annotated[
+        str | None, typer.Option(help="What this server is called in the audit log; default: machine and port.")
+    ] = None,
     hang_seconds: Annotated[
         float, typer.Option(help="Seconds without a sign of life after which the serving process is restarted.")
     ] = 30.0,
@@ -167,6 +198,7 @@ def serve_command(
         LogSettings,
         OpenSettings,
         RolloutOptions,
+        SealingOptions,
         ServeOptions,
         StepSettings,
         TlsSettings,
@@ -240,10 +272,25 @@ def serve_command(
         traces=_traces(otlp_endpoint),
         quotas=QuotaSettings(rate, quota, limits_store),
         access=access,
+        sealing=SealingOptions(
+            None if sealing_keys is None else sealing_keys.absolute(), sealing_days, tuple(require_sealed or ())
+        ),
+        audit=read_audit(
+            audit,
+            database=None if access.settings is None else access.settings.database,
+            key=audit_key,
+            copies=audit_copy,
+            every=audit_every,
+            seconds=audit_seconds,
+            predictions=audit_predictions,
+            server=server_name,
+            port=port,
+        ),
         tls=TlsSettings.of(tls_cert, tls_key, tls_client_ca, tls_client),
         steps=StepSettings(tuple(map(parse_steps, steps or ())), workers=step_workers, timeout_s=step_seconds),
     )
-    _serve(options, state, as_json=as_json)
+    told = given_options(context, options)
+    _serve(replace(options, audit=replace(options.audit, configuration=told)), state, as_json=as_json)
 
 
 def _check_packages(*, with_grpc: bool) -> None:
@@ -257,6 +304,7 @@ def _check_packages(*, with_grpc: bool) -> None:
         "prometheus_client",
         "python_multipart",
         "websockets",
+        "cryptography",
     ]
     for package in packages + (["grpc", "grpc_health"] if with_grpc else []):
         if find_spec(package) is None:
@@ -269,6 +317,7 @@ def _serve(options: ServeOptions, state: Path | None, *, as_json: bool) -> None:
     """Serves until told to leave; what happens is printed."""
     from shipsight.serve import Supervisor, allow_descriptors, bind_listener, bind_unix_listener, reserve_port
     from shipsight.serve.access_opening import first_look, origin_of
+    from shipsight.serve.audit_opening import LateAudit
     from shipsight.serve.logs import configure_logs, fields
 
     configure_logs(options.logs, sys.stderr)
@@ -277,7 +326,10 @@ def _serve(options: ServeOptions, state: Path | None, *, as_json: bool) -> None:
     uds = options.access.uds
     listener = bind_listener(options.host, options.port) if uds is None else bind_unix_listener(uds)
     address = _address(listener.getsockname(), name) if uds is None else f"unix:{uds}"
-    first = first_look(options, origin_of(options, listener))
+    options, pin = _with_identity(options)
+    tell_audit(options.audit)
+    with LateAudit(options.audit) as events:
+        first = first_look(options, origin_of(options, listener), events=events)
     is_first = True
     grpc_address = None
     if options.grpc_port is not None:
@@ -289,9 +341,19 @@ def _serve(options: ServeOptions, state: Path | None, *, as_json: bool) -> None:
     def ready(models: list[dict[str, Any]]) -> None:
         nonlocal is_first
         if as_json:
-            _tell({"event": "ready", "url": address, "grpc": grpc_address, "models": models})
+            place = shown_place(options.audit)
+            _tell(
+                {
+                    "event": "ready",
+                    "url": address,
+                    "grpc": grpc_address,
+                    "sealing": pin,
+                    "models": models,
+                    "audit": place,
+                }
+            )
         else:
-            _print_ready(address, grpc_address, models, options.tls)
+            _print_ready(address, grpc_address, models, options, pin)
         if is_first:
             tell_first_look(first, tell=_tell if as_json else None, show=_show)
         is_first = False
@@ -396,10 +458,25 @@ def _address(bound: tuple[Any, ...], tls_name: str | None, scheme: str = "http")
     return f"{scheme}{'s' if tls_name else ''}://{host}:{bound[1]}"
 
 
-def _print_ready(address: str, grpc_address: str | None, models: list[dict[str, Any]], tls: TlsSettings | None) -> None:
+def _with_identity(options: ServeOptions) -> tuple[ServeOptions, str]:
+    """Returns options whose sealing identity is made, and the pin of it; it outlives the serving process."""
+    from shipsight.protect import SealingIdentity
+    from shipsight.serve.sealing_folder import SealingFolder
+
+    sealing = options.sealing
+    if sealing.folder is not None:
+        return options, str(SealingFolder(sealing.folder).identity.pin)
+    seed = secrets.token_hex(32)
+    pin = SealingIdentity(bytes.fromhex(seed)).pin
+    return replace(options, sealing=replace(sealing, seed=seed)), str(pin)
+
+
+def _print_ready(
+    address: str, grpc_address: str | None, models: list[dict[str, Any]], options: ServeOptions, pin: str
+) -> None:
     from shipsight.serve.tls import ClientDemand
 
-    console = screen()
+    console, tls, audit = screen(), options.tls, shown_place(options.audit)
     curl = ["curl"]
     if tls is not None:
         curl += ["--cacert", shlex.quote(str(tls.certificate))]
@@ -413,6 +490,8 @@ def _print_ready(address: str, grpc_address: str | None, models: list[dict[str, 
         f"  health    {address}/healthz   {address}/readyz",
         f"  metrics   {address}/metrics",
         *([] if grpc_address is None else [f"  gRPC      {grpc_address}"]),
+        *([] if audit is None else [f"  audit     {audit}"]),
+        f"  sealing   {pin}",
         f"  try it    {' '.join(curl)} --data-binary @photo.jpg {address}/v1/models/{name}/predict",
     ):
         console.print(line, soft_wrap=True, markup=False)

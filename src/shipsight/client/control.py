@@ -8,22 +8,16 @@ server names is raised as the same class here; a key is sent to this machine or 
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import json
-import ssl
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from shipsight import errors
-from shipsight.errors import ServiceError, ShipsightError, UsageError
+from shipsight.client.address import Address, trust
+from shipsight.client.answers import MOST_ANSWER_BYTES, read_json
+from shipsight.errors import ServiceError
 
 __all__ = ["ServerControl"]
-
-_MOST_ANSWER_BYTES = 2**24
-_CLASSES: dict[str, type[ShipsightError]] = {
-    getattr(errors, name).code: getattr(errors, name) for name in errors.__all__
-}
 
 
 class ServerControl:
@@ -40,23 +34,15 @@ class ServerControl:
     """
 
     def __init__(self, url: str, *, ca: Path | None = None, key: str | None = None, timeout_s: float = 600.0) -> None:
-        try:
-            address = urlsplit(url)
-            host, port = address.hostname, address.port
-        except ValueError:
-            host = port = None
-            address = urlsplit("")
-        is_plain = address.path in ("", "/") and not (address.query or address.fragment or address.username)
-        if address.scheme not in ("http", "https") or not host or not is_plain:
-            raise UsageError("not a server", where="--server", expected="http://HOST[:PORT]", got=url)
-        if ca is not None and address.scheme != "https":
-            raise UsageError("certificates are for https", where="--ca", got=url)
-        if key is not None and address.scheme == "http" and not _is_here(host):
-            raise UsageError("a key is sent to this machine or over https alone", where="--server", got=url)
+        address = Address.read(url, where="--server", takes_sockets=False)
+        if ca is not None:
+            address.check_certificates(where="--ca")
+        if key is not None:
+            address.check_secret(where="--server")
         self._url = url
         self._key = key
-        self._context = _trust(ca) if address.scheme == "https" else None
-        self._host, self._port, self._timeout_s = host, port, timeout_s
+        self._context = trust(ca, where="--ca") if address.is_tls else None
+        self._host, self._port, self._timeout_s = address.host, address.port, timeout_s
 
     def report(self, model: str) -> dict[str, Any]:
         """Returns how a model's requests are divided over its versions, and how that goes.
@@ -109,7 +95,8 @@ class ServerControl:
                 headers["authorization"] = f"Bearer {self._key}"
             connection.request(method, f"/v1/models/{quote(model, safe='')}/rollout{what}", body, headers)
             answer = connection.getresponse()
-            return self._read(answer.status, answer.read(_MOST_ANSWER_BYTES))
+            content = answer.read(MOST_ANSWER_BYTES)
+            return read_json(answer.status, content, where=self._url, retry_after=answer.headers["retry-after"])
         except (OSError, http.client.HTTPException) as error:
             raise ServiceError(
                 "the server does not answer", where=self._url, got=str(error) or type(error).__name__
@@ -121,36 +108,3 @@ class ServerControl:
         if self._context is not None:
             return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=self._context)
         return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
-
-    def _read(self, status: int, body: bytes) -> dict[str, Any]:
-        try:
-            told = json.loads(body)
-        except ValueError:
-            told = None
-        if status == 200 and isinstance(told, dict):
-            return told
-        error = told.get("error") if isinstance(told, dict) else None
-        if not isinstance(error, dict) or not isinstance(error.get("what"), str):
-            raise ServiceError("this is no server of shipsight, or an old one", where=self._url, got=f"status {status}")
-        kind = _CLASSES.get(str(error.get("code")), ServiceError)
-        raise kind(
-            error["what"],
-            where=error.get("where"),
-            expected=error.get("expected"),
-            got=error.get("got"),
-            hint=error.get("hint"),
-        )
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _trust(ca: Path | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=None if ca is None else str(ca))
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError("no certificates can be read here", where="--ca", got=f"{ca}: {error}") from error

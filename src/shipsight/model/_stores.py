@@ -26,6 +26,7 @@ __all__ = ["FolderStore", "Store", "ZipStore", "open_store"]
 
 _LIMIT_DEPTH = 10
 _LIMIT_ENTRIES = LIMIT_FILES + 1_000
+_PIECE_BYTES = 2**20
 
 
 class Store(Protocol):
@@ -38,6 +39,9 @@ class Store(Protocol):
 
     def read(self, name: str, limit_bytes: int) -> bytes:
         """Returns a file's bytes, at most `limit_bytes` + 1 of them."""
+
+    def pieces(self, name: str, limit_bytes: int) -> Iterator[bytes]:
+        """Yields them in pieces of at most 1 MiB."""
 
 
 def open_store(path: Path) -> Store:
@@ -96,6 +100,11 @@ class FolderStore:
             status = os.fstat(file)
             self._check_plain(status, name)
             return _read_at_most(file, limit_bytes + 1)
+
+    def pieces(self, name: str, limit_bytes: int) -> Iterator[bytes]:
+        with self._opened(name, 0) as file:
+            self._check_plain(os.fstat(file), name)
+            yield from _pieces_of(file, limit_bytes + 1)
 
     @contextmanager
     def _opened(self, name: str, flags: int) -> Iterator[int]:
@@ -157,6 +166,15 @@ def _read_at_most(file: int, limit: int) -> bytes:
     return b"".join(chunks)
 
 
+def _pieces_of(file: int, limit: int) -> Iterator[bytes]:
+    while limit > 0:
+        piece = os.read(file, min(limit, _PIECE_BYTES))
+        if not piece:
+            return
+        yield piece
+        limit -= len(piece)
+
+
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
 _END = struct.Struct("<4sHHHHIIH")
@@ -190,12 +208,22 @@ class ZipStore:
         return {member.name: member.size for member in self._members_by_name.values()}
 
     def read(self, name: str, limit_bytes: int) -> bytes:
-        member = self._members_by_name.get(name)
-        if member is None:
-            raise MissingFileError("the bundle lacks a file", where=self.path, got=repr(name))
+        member = self._member_of(name)
         with self.path.open("rb") as file:
             file.seek(member.start)
             return file.read(min(member.size, limit_bytes + 1))
+
+    def pieces(self, name: str, limit_bytes: int) -> Iterator[bytes]:
+        member = self._member_of(name)
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(member.start)
+            yield from _pieces_of(file.fileno(), min(member.size, limit_bytes + 1))
+
+    def _member_of(self, name: str) -> _Member:
+        member = self._members_by_name.get(name)
+        if member is None:
+            raise MissingFileError("the bundle lacks a file", where=self.path, got=repr(name))
+        return member
 
     def _members(self, file: int, size: int) -> list[_Member]:
         tail = os.pread(file, _END.size, max(0, size - _END.size))

@@ -9,8 +9,9 @@ Stable; described in `docs/formats/bundle.md`.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,7 @@ class Bundle:
             LinkError: it is a link or a special file.
             HashMismatchError: its size or digest differs.
         """
-        entry = self._entries.get(name)
-        if entry is None:
-            raise MissingFileError("the manifest names no such file", where=self.path, got=repr(name))
+        entry = self.entry(name)
         data = self._store.read(name, entry.size)
         if len(data) != entry.size:
             got = "more" if len(data) > entry.size else f"{len(data)} bytes"
@@ -112,6 +111,43 @@ class Bundle:
         if digest != entry.sha256:
             raise HashMismatchError("content differs", where=self.path / name, expected=entry.sha256, got=digest)
         return data
+
+    def entry(self, name: str) -> FileEntry:
+        """Returns what the manifest says of a file.
+
+        Raises:
+            MissingFileError: it names no such file.
+        """
+        entry = self._entries.get(name)
+        if entry is None:
+            raise MissingFileError("the manifest names no such file", where=self.path, got=repr(name))
+        return entry
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """Yields a file's bytes in pieces of at most 1 MiB, the last one only once all were found to be those that are promised.
+
+        What comes before it is not known to be right: whoever passes it on says beforehand how many bytes there will be, so that
+        a file that was changed never looks whole.
+
+        Args:
+            name: as in the manifest.
+
+        Raises:
+            MissingFileError, LinkError, HashMismatchError: as `read`.
+        """
+        entry = self.entry(name)
+        digest, size, last = hashlib.sha256(), 0, b""
+        for piece in self._store.pieces(name, entry.size):
+            if last:
+                yield last
+            digest.update(piece)
+            size, last = size + len(piece), piece
+            if size > entry.size:
+                break
+        found = digest.hexdigest()
+        if (size, found) != (entry.size, entry.sha256):
+            raise HashMismatchError("content differs", where=self.path / name, expected=entry.sha256, got=found)
+        yield last
 
     def read_json(self, name: str) -> Any:  # noqa: ANN401 - JSON holds any value
         """Returns a JSON file's value, read as `read` does.

@@ -8,18 +8,24 @@ suppresses. The one shape for machines is `to_dict`, described in `docs/formats/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shipsight.errors import TensorError
+from shipsight.errors import CorruptError, TensorError
 
 __all__ = ["ImagePredictions", "Predictions", "decode_rle", "encode_rle"]
 
 FloatArray = NDArray[np.float32]
+
+# What is read may come from anywhere: these bound what it can make us allocate.
+_MOST_CLASSES = 100_000
+_MOST_PIXELS = 2**28
+_MOST_MASK_PIXELS = 2**32
+_EXPECTED = "predictions as docs/formats/predictions.md has them"
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +163,98 @@ class Predictions(Sequence[ImagePredictions]):
             "variant": self.variant,
             "images": [image.to_dict() for image in self.images],
         }
+
+    @classmethod
+    def from_dict(cls, told: object, *, class_names: Sequence[str] | None = None) -> Self:
+        """Reads what `to_dict` wrote. Keys that are not known are passed over, as the format asks of readers.
+
+        Args:
+            told: the JSON.
+            class_names: of the model, by class id. None for those that the predictions themselves name; a class that none of
+                them names is then called by its number.
+
+        Returns:
+            The predictions. An image in which nothing was found has `boxes_xyxy` of no boxes, whatever the task.
+
+        Raises:
+            CorruptError: it is not of that shape, or larger than any image's.
+        """
+        try:
+            if not isinstance(told, Mapping):
+                raise TypeError("not a mapping")
+            model, version, variant = names = [told[key] for key in ("model", "version", "variant")]
+            entries = told["images"]
+            if not all(isinstance(one, str) for one in names) or not isinstance(entries, list):
+                raise TypeError("not texts, or no list")
+            known = _names_in(entries) if class_names is None else tuple(class_names)
+            return cls(model, version, variant, tuple(_read_image(one, known) for one in entries))
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, TensorError) as error:
+            raise CorruptError(
+                "not predictions", expected=_EXPECTED, got=f"{type(error).__name__}: {error}"[:200]
+            ) from error
+
+
+def _names_in(entries: list[Any]) -> tuple[str, ...]:
+    """Returns class names as far as predictions tell them, numbers for the others."""
+    found: dict[int, str] = {}
+    count = 0
+    for entry in entries:
+        count = max(count, len(entry.get("probabilities", ())))
+        for one in entry.get("predictions", ()):
+            found[_whole(one["class_id"], _MOST_CLASSES)] = str(one["class_name"])
+    count = max(count, *(number + 1 for number in found), 0)
+    return tuple(found.get(number, str(number)) for number in range(_whole(count, _MOST_CLASSES + 1)))
+
+
+def _read_image(entry: Mapping[str, Any], class_names: tuple[str, ...]) -> ImagePredictions:
+    width, height = _whole(entry["width"], _MOST_PIXELS), _whole(entry["height"], _MOST_PIXELS)
+    source = entry.get("source")
+    if width * height > _MOST_PIXELS or not isinstance(source, str | None):
+        raise ValueError("not an image's size and name")
+    found = entry.get("predictions", [])
+    class_ids = [_whole(one["class_id"], len(class_names)) for one in found]
+
+    def gather(name: str, kind: Any = np.float32) -> NDArray[Any] | None:  # noqa: ANN401 - a dtype
+        if not any(name in one for one in found):
+            return None
+        return _numbers([one[name] for one in found], kind)
+
+    masks = None
+    if any("mask" in one for one in found):
+        if len(found) * width * height > _MOST_MASK_PIXELS or any(
+            one["mask"]["size_hw"] != [height, width] for one in found
+        ):
+            raise ValueError("masks of another size")
+        masks = np.stack([decode_rle(one["mask"]["counts"], (height, width)) for one in found])
+    is_classified = "probabilities" in entry
+    boxes = gather("box_xyxy")
+    return ImagePredictions(
+        source=source,
+        width=width,
+        height=height,
+        class_names=class_names,
+        class_ids=np.array(class_ids, np.int64),
+        scores=_numbers([one["score"] for one in found], np.float32),
+        boxes_xyxy=np.zeros((0, 4), np.float32) if not found and not is_classified else boxes,
+        corners_xy=gather("corners_xy"),
+        keypoints_xyc=gather("keypoints_xyc"),
+        masks=masks,
+        probabilities=_numbers(entry["probabilities"], np.float32) if is_classified else None,
+        track_ids=gather("track_id", np.int64),
+    )
+
+
+def _whole(value: object, below: int) -> int:
+    if type(value) is not int or not 0 <= value < below:
+        raise ValueError(f"not a whole number from 0 to {below - 1}: {value!r:.40}")
+    return value
+
+
+def _numbers(values: Any, kind: Any) -> NDArray[Any]:  # noqa: ANN401 - nested lists; a dtype
+    array = np.asarray(values)
+    if (array.dtype.kind not in "iuf" and array.size) or not np.isfinite(array.astype(np.float64)).all():
+        raise ValueError("not numbers")
+    return array.astype(kind)
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> str:

@@ -12,6 +12,7 @@ from shipsight.serve.logs import LogSettings
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.options import ServeOptions, VertexRoutes
 from shipsight.serve.rollout import RolloutOptions, parse_share
+from shipsight.serve.sealing_options import SealingOptions
 from shipsight.serve.step_settings import StepSettings, parse_steps
 from shipsight.serve.supervisor import Supervisor, bind_listener, bind_unix_listener, reserve_port
 from shipsight.serve.systemd import ServiceManager
@@ -24,6 +25,7 @@ __all__ = [
     "LogSettings",
     "OpenSettings",
     "RolloutOptions",
+    "SealingOptions",
     "ServeOptions",
     "ServiceManager",
     "StepSettings",

@@ -61,12 +61,13 @@ def _in_url(name: str) -> str:
         return name
 
 
-def first_look(options: ServeOptions, origin: str) -> FirstLook:
+def first_look(options: ServeOptions, origin: str, *, events: EventSink | None = None) -> FirstLook:
     """Checks who may ask before anything is started, and brings the database to what this version needs.
 
     Args:
         options: of the server.
         origin: that browsers see.
+        events: takes what happens; None for the log.
 
     Raises:
         UsageError: other machines reach it, and nobody is an administrator.
@@ -79,7 +80,7 @@ def first_look(options: ServeOptions, origin: str) -> FirstLook:
         return FirstLook(not is_closed, None, origin)
     from shipsight.access.service import Access
 
-    with Access.open(settings, origin=origin) as access:
+    with Access.open(settings, origin=origin, events=events) as access:
         directory = access.directory
         if not options.is_local and options.access.behind is None and not directory.has_administrator():
             raise UsageError(

@@ -42,11 +42,14 @@ from shipsight.access.events import asked_from, note_client
 from shipsight.errors import AuthenticationError, CertificateError, ForbiddenError, NotFoundError, ShipsightError
 from shipsight.serve.lanes import Lane, network_of
 from shipsight.serve.needs import HANDLER, Needs
+from shipsight.serve.uses import Uses
 
 if TYPE_CHECKING:
     # Half a second of imports that a server without users does not need.
+    from shipsight.access.audit.settings import AuditState
     from shipsight.access.authenticate import Authenticator
     from shipsight.access.service import Access
+    from shipsight.serve.auditing import Audited
 
 __all__ = [
     "KEY_PREFIX",
@@ -156,6 +159,10 @@ class Gate:
         events: takes what is decided.
         now: tells the time.
         origin: that browsers see, `https://host[:port]`.
+
+    Attributes:
+        audit_state: how the audit log fares, None for a server that keeps none.
+        audited: the log for those who may read it, likewise.
     """
 
     def __init__(
@@ -173,9 +180,14 @@ class Gate:
         self.events = events or LoggedEvents()
         self.now = now or _utc_now
         self.origin = origin
+        self.audited: Audited | None = None
+        self.audit_state: Callable[[], AuditState] | None = None
         self._authenticator = authenticator
         self._lane = Lane("gate", threads=4, places=256)
         self._strangers = Lane("gate-strangers", threads=2, places=512, share=64)
+        # What is recorded may wait for a disk; who asks is found out meanwhile. Events that wait together are kept together.
+        self._recording = Lane("gate-record", threads=8, places=256)
+        self._uses = Uses(self.events, now=self.now)
         self._proved: dict[bytes, None] = {}  # digests of keys and sessions that were accepted, the last one last
         self._has_closed = rules.is_required or not rules.is_local or rules.behind is not None
 
@@ -183,6 +195,9 @@ class Gate:
         """Ends its threads."""
         self._lane.close()
         self._strangers.close()
+        self._recording.close()
+        if self.audited is not None:
+            self.audited.close()
 
     @property
     def has_closed(self) -> bool:
@@ -208,6 +223,11 @@ class Gate:
             OverloadedError: too many ask.
         """
         note_client(shown.address)
+        caller = await self._identify(shown)
+        self._uses.note(caller.principal, caller.address)
+        return caller
+
+    async def _identify(self, shown: Shown) -> Caller:
         if await self.is_open():
             if shown.is_forwarded:
                 raise ForbiddenError(
@@ -380,7 +400,7 @@ class Gate:
         caller.principal.require(action, model, now=self.now())
         if action.changes and not is_again:
             told = {"action": action.value, "route": route}
-            await self._record(EventKind.ALLOWED, caller, model, details=told)
+            await self.record(EventKind.ALLOWED, caller, model, details=told)
 
     async def refused(self, error: ShipsightError, caller: Caller, *, model: str | None, route: str) -> None:
         """Records that a request was refused.
@@ -400,24 +420,41 @@ class Gate:
         if isinstance(error, CertificateError):
             kind = EventKind.CERTIFICATE_REFUSED
             told = {"certificate": error.where, "reason": error.what, "got": error.got, "route": route}
-        await self._record(kind, caller, model, why=error.code, details=told)
+        await self.record(kind, caller, model, why=error.code, details=told)
 
-    async def started(self, **details: str | bool | None) -> None:
-        """Records that a server with these rules answers from now on."""
+    async def started(self, **details: str | bool | list[str] | None) -> None:
+        """Records that a server with these rules answers from now on.
+
+        Raises:
+            AuditError: that cannot be recorded.
+        """
         behind = None if self.rules.behind is None else self.rules.behind.value
         is_open, is_required = await self.is_open(), self.rules.is_required
         told = {"behind": behind, "open": is_open, "required": is_required, **details}
-        await self._record(EventKind.STARTED, Caller(SERVER), None, details=told)
+        await self.record(EventKind.STARTED, Caller(SERVER), None, details=told)
 
-    async def _record(
+    async def record(
         self,
         kind: EventKind,
         caller: Caller,
         model: str | None,
         *,
         why: str | None = None,
-        details: Mapping[str, str | bool | None],
+        details: Mapping[str, str | int | bool | list[str] | None],
     ) -> None:
+        """Records what a request is about to do, before it does it, or why it was refused.
+
+        Args:
+            kind: of event.
+            caller: who asks.
+            model: that it is done to, None for none.
+            why: code of what refused it, None where it is done.
+            details: more; what is None is left out.
+
+        Raises:
+            AuditError: it cannot be recorded, so it must not be done.
+            OverloadedError: too much waits to be recorded.
+        """
         event = Event(
             at=self.now(),
             kind=kind,
@@ -430,7 +467,7 @@ class Gate:
         )
         # A sink may write to a disk or a database.
         is_stranger = caller.principal.kind in (PrincipalKind.NOBODY, PrincipalKind.PLATFORM)
-        lane = self._strangers if is_stranger else self._lane
+        lane = self._strangers if is_stranger else self._recording
         await lane.submit(self.events.record, event, whose=network_of(caller.client) if is_stranger else None)
 
 

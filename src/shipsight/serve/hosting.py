@@ -46,6 +46,7 @@ def keep_in_worker(
     settings: OpenSettings,
     *,
     label: str,
+    on_again: Callable[[], None],
     on_down: Callable[[ShipsightError], None],
     on_up: Callable[[Runners], None],
 ) -> Keeper[Runners]:
@@ -56,11 +57,17 @@ def keep_in_worker(
         names: of them.
         settings: how.
         label: of the worker.
+        on_again: called before the files are read for a worker that takes another's place.
         on_down: told why, when the worker has ended or could not be started again.
         on_up: given the variants, replayed, of the first worker and of each that took its place.
     """
+    is_first = True
 
     def prepare(worker: WorkerProcess) -> Runners:
+        nonlocal is_first
+        if not is_first:
+            on_again()
+        is_first = False
         runners: Runners = {}
         open_variants(bundle, names, settings, runners, partial(open_session, worker, stuck_s=settings.stuck_s))
         return runners

@@ -4,19 +4,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from shipsight.access.quotas import Quotas
+from shipsight.serve.audit_metrics import AuditMetrics, Overdue
 from shipsight.serve.gate import Gate
 from shipsight.serve.models import Models, ModelState
 from shipsight.serve.rollout_control import RolloutControl
 from shipsight.serve.rollout_metrics import RolloutMetrics
 from shipsight.serve.scheduler import Scheduler
+from shipsight.serve.sealing import Sealing
 from shipsight.serve.service import Observer
 from shipsight.serve.suspicion import Suspicion
+
+if TYPE_CHECKING:
+    # SQLAlchemy, which a server that records nothing does not need.
+    from shipsight.access.audit.log import AuditLog
 
 __all__ = ["Metrics"]
 
@@ -64,9 +72,21 @@ class Metrics(Observer):
         """Adds how requests are let in."""
         self.registry.register(_GateGauges(gate))
 
+    def watch_audit(self, log: AuditLog) -> None:
+        """Adds how the audit log fares, and whether its review is overdue."""
+        # What stands on it is imported by a server that records.
+        from shipsight.access.review import overdue_s
+
+        overdue = Overdue(lambda: overdue_s(log, datetime.now(UTC)))
+        self.registry.register(AuditMetrics(log, overdue=overdue))
+
     def watch_suspicion(self, suspicion: Suspicion) -> None:
         """Adds how often somebody was suspected of copying a model."""
         self.registry.register(_Suspicion(suspicion))
+
+    def watch_sealing(self, sealing: Sealing) -> None:
+        """Adds when the last sealing key ends."""
+        self.registry.register(_SealingGauges(sealing))
 
     def render(self) -> bytes:
         """Returns the text that Prometheus reads."""
@@ -110,6 +130,19 @@ class _GateGauges(Collector):
         if self._gate.rules.behind is not None:
             behind.add_metric([self._gate.rules.behind.value], 1.0)
         yield behind
+
+
+class _SealingGauges(Collector):
+    def __init__(self, sealing: Sealing) -> None:
+        self._sealing = sealing
+
+    def collect(self) -> Iterator[Metric]:
+        keys = self._sealing.keys
+        yield GaugeMetricFamily(
+            "shipsight_sealing_key_seconds",
+            "How long the last sealing key lives still; 0 and less where none does.",
+            (keys.newest_ms() - keys.now_ms()) / 1e3,
+        )
 
 
 class _Suspicion(Collector):

@@ -22,6 +22,7 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
+from shipsight.access import SERVER, Principal
 from shipsight.engines import get_engine
 from shipsight.errors import InternalError, LimitError, NotFoundError, NotReadyError, ServiceError, ShipsightError
 from shipsight.model import Card
@@ -29,6 +30,7 @@ from shipsight.model.bundle import Bundle, open_bundle
 from shipsight.serve.hosting import Runners, keep_in_worker, open_variants
 from shipsight.serve.isolation import Keeper
 from shipsight.serve.memory import Holder, choose_leaving, expected_bytes, give_back_memory, resident_bytes
+from shipsight.serve.model_events import ModelEvents
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.repository import Repository
 from shipsight.serve.rollout import Rollouts
@@ -117,6 +119,7 @@ class Models:
         rollouts: which version answers where none is named.
         repository: folder of bundles that may be loaded by name, None for none.
         memory_bytes: that all may hold together, None for any.
+        events: told of what comes and leaves, and of bundles that are read.
     """
 
     def __init__(
@@ -127,7 +130,9 @@ class Models:
         rollouts: Rollouts | None = None,
         repository: Repository | None = None,
         memory_bytes: int | None = None,
+        events: ModelEvents | None = None,
     ) -> None:
+        self._events = events or ModelEvents()
         self.rollouts = rollouts or Rollouts()
         self.repository = repository
         self.memory_bytes = memory_bytes
@@ -142,15 +147,26 @@ class Models:
         self._closed = False
         self.is_starting = False  # whether what the operator named is still to come
 
-    def load(self, path: Path, *, name: str | None = None, is_pinned: bool = False) -> ServedModel:
+    def load(
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        is_pinned: bool = False,
+        actor: Principal = SERVER,
+        is_again: bool = False,
+    ) -> ServedModel:
         """Loads a bundle; a version that is in service already is replaced once the new one is ready.
 
         Args:
             path: of the bundle.
             name: that it is served under; None for its own.
             is_pinned: whether it stays when memory is short; one that is replaced hands that on.
+            actor: who has it loaded.
+            is_again: whether it only comes back: then it does so also where that cannot be recorded.
 
         Raises:
+            AuditError: it cannot be recorded.
             ReplayMismatchError: this machine does not run what was measured.
             TamperedError, CorruptError, EnvironmentLackError: the bundle cannot be opened here.
             LimitError, NotReadyError: it does not fit into the memory for models, ever or now.
@@ -158,9 +174,9 @@ class Models:
         with self._changing:
             if self._closed:
                 raise NotReadyError("the server is leaving")
-            return self._load(open_bundle(path), name, is_pinned)
+            return self._load(open_bundle(path), name, is_pinned, actor, is_again)
 
-    def _load(self, bundle: Bundle, name: str | None, is_pinned: bool) -> ServedModel:
+    def _load(self, bundle: Bundle, name: str | None, is_pinned: bool, actor: Principal, is_again: bool) -> ServedModel:
         label = name or bundle.card.name
         model = ServedModel(
             name=label,
@@ -178,7 +194,9 @@ class Models:
                 self._paths.setdefault(label, {})[model.version] = bundle.path
         model.is_pinned = is_pinned or (before is not None and before.is_pinned)
         try:
-            self._open(model, bundle, before)
+            self._open(model, bundle, before, actor, is_again)
+            instead_of = None if before is None else before.digest
+            self._events.loaded(bundle, label, actor, instead_of=instead_of, is_needed=not is_again)
         except BaseException as error:
             self._fail(model, error)
             raise
@@ -205,7 +223,9 @@ class Models:
                 del self._versions[model.name]
         self._close(model)
 
-    def _open(self, model: ServedModel, bundle: Bundle, before: ServedModel | None) -> None:
+    def _open(
+        self, model: ServedModel, bundle: Bundle, before: ServedModel | None, actor: Principal, is_again: bool
+    ) -> None:
         """Opens a model's variants within the memory there is, and measures what they hold."""
         names = self._variants(bundle)
         folders = tuple(f"variants/{name}/" for name in names)
@@ -217,6 +237,7 @@ class Models:
             for name in names:
                 get_engine(bundle.variant(name).engine)  # what a runtime itself holds is no model's, and stays
         give_back_memory()
+        self._events.reads(bundle, model.name, names, actor, is_needed=not is_again)
         begin_s, begin_bytes = time.monotonic(), resident_bytes()
         self._open_variants(model, bundle, names)
         give_back_memory()
@@ -235,6 +256,7 @@ class Models:
             names,
             self._settings,
             label=model.name,
+            on_again=partial(self._events.reads, bundle, model.name, names, SERVER, is_needed=False),
             on_down=partial(self._down, model),
             on_up=partial(self._up, model),
         )
@@ -269,28 +291,36 @@ class Models:
         ]
         where = f"{coming.name} {coming.version}"
         for one in choose_leaving(holders, needs=coming.memory_bytes, limit=self.memory_bytes, where=where):
+            self._events.unloaded(one.name, one.version, one.digest, SERVER, reason="memory")
             one.state = ModelState.EVICTED
             self._close(one)
 
     def _is_idle(self, model: ServedModel) -> bool:
         return model.state is ModelState.READY and self._scheduler.is_idle(model.lane)
 
-    def reload(self, name: str, version: str | None = None) -> None:
+    def reload(self, name: str, version: str | None = None, *, actor: Principal = SERVER) -> None:
         """Loads a model anew: from where it came, also after it was taken out of service, else from the repository.
 
         Args:
             name: of the model.
             version: None for all that were ever in service; where none was, the highest of the repository.
+            actor: who has it loaded.
 
         Raises:
             NotFoundError: nothing of that name is known.
             ReplayMismatchError, TamperedError, CorruptError, EnvironmentLackError, LimitError: as `load`.
         """
         for path in self._paths_of(name, version):
-            self.load(path, name=name)
+            self.load(path, name=name, actor=actor)
 
-    def bring(self, name: str, version: str) -> ServedModel:
+    def bring(self, name: str, version: str, *, actor: Principal = SERVER, is_again: bool = False) -> ServedModel:
         """Returns a version that is ready; one that is not in service is loaded first.
+
+        Args:
+            name: of the model.
+            version: of it.
+            actor: who wants it.
+            is_again: as `load`.
 
         Raises:
             NotFoundError: nothing of that name and version is known.
@@ -303,7 +333,7 @@ class Models:
                 model.used_s = time.monotonic()
                 return model
             (path,) = self._paths_of(name, version)
-            model = self.load(path, name=name)
+            model = self.load(path, name=name, actor=actor, is_again=is_again)
             if model.version != version:
                 raise NotFoundError(
                     "the bundle has become another version", where=name, expected=version, got=model.version
@@ -334,7 +364,7 @@ class Models:
                     now = self._versions.get(model.name, {}).get(model.version)
                 if now is None:
                     raise NotFoundError("the model was taken out of service", where=model.name, got=model.version)
-                awake = self.bring(model.name, model.version)
+                awake = self.bring(model.name, model.version, is_again=True)
         except ServiceError as error:
             self._end_waking(model, future, error)
         except LimitError as error:
@@ -458,10 +488,16 @@ class Models:
         with self._lock:
             return [model for name in sorted(self._versions) for model in self._versions[name].values()]
 
-    def unload(self, name: str, version: str | None = None) -> None:
+    def unload(self, name: str, version: str | None = None, *, actor: Principal | None = None) -> None:
         """Takes a model out of service, all its versions where none is named; returns when its memory is given back.
 
+        Args:
+            name: of the model.
+            version: None for all.
+            actor: who wants it gone; None where the server leaves, which is told in one for all.
+
         Raises:
+            AuditError: it cannot be recorded.
             NotFoundError: it is not in service.
         """
         with self._changing:
@@ -470,6 +506,10 @@ class Models:
                 leaving = [one for one in versions.values() if version in (None, one.version)]
                 if not leaving:
                     raise NotFoundError("no such model", where=name[:100], got=version)
+            if actor is not None:
+                for one in leaving:
+                    self._events.unloaded(name, one.version, one.digest, actor, reason="asked")
+            with self._lock:
                 for one in leaving:
                     del versions[one.version]
                 if not versions:

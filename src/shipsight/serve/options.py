@@ -11,10 +11,12 @@ from pathlib import Path
 from shipsight.access.quotas import QuotaSettings
 from shipsight.errors import UsageError
 from shipsight.serve.access_options import AccessOptions
+from shipsight.serve.audit_options import AuditOptions
 from shipsight.serve.limits import Limits
 from shipsight.serve.logs import LogFormat, LogSettings
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.rollout import RolloutOptions
+from shipsight.serve.sealing_options import SealingOptions
 from shipsight.serve.step_settings import StepSettings
 from shipsight.serve.tls import TlsSettings
 from shipsight.serve.traces import TraceSettings
@@ -65,6 +67,8 @@ class ServeOptions:
         traces: where they are sent, None for nowhere.
         quotas: rates and quotas of principals.
         access: who may ask.
+        sealing: requests that only the server reads.
+        audit: where what happens is recorded.
     """
 
     bundles: tuple[Path, ...]
@@ -86,6 +90,8 @@ class ServeOptions:
     traces: TraceSettings | None = None
     quotas: QuotaSettings = field(default_factory=QuotaSettings)
     access: AccessOptions = field(default_factory=AccessOptions)
+    sealing: SealingOptions = field(default_factory=SealingOptions)
+    audit: AuditOptions = field(default_factory=AuditOptions)
 
     def __post_init__(self) -> None:
         if not self.bundles and self.repository is None:
@@ -173,6 +179,8 @@ class ServeOptions:
                 "traces": None if told["traces"] is None else TraceSettings(**told["traces"]),
                 "quotas": QuotaSettings(**told["quotas"]),
                 "access": AccessOptions.from_dict(told["access"]),
+                "sealing": SealingOptions.from_dict(told["sealing"]),
+                "audit": AuditOptions.from_dict(told["audit"]),
                 "tls": None if told["tls"] is None else TlsSettings.from_dict(told["tls"]),
                 "steps": StepSettings(
                     **{**told["steps"], "files": tuple((name, Path(file)) for name, file in told["steps"]["files"])}

@@ -14,26 +14,38 @@ import socket
 import ssl
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from shipsight import __version__
+from shipsight.access import EventSink, LoggedEvents
 from shipsight.access.extraction import Extraction
 from shipsight.access.quotas import Quotas, QuotaSettings
 from shipsight.errors import ShipsightError
 from shipsight.serve.access_opening import open_gate
+from shipsight.serve.audit_opening import AuditedEvents, opened_audit, starts_with
+from shipsight.serve.auditing import open_audited
+from shipsight.serve.configuration import told_options
 from shipsight.serve.gate import Gate
 from shipsight.serve.isolation import end_with_parent
 from shipsight.serve.logs import configure_logs
 from shipsight.serve.metrics import Metrics
+from shipsight.serve.model_events import ModelEvents
 from shipsight.serve.models import Models
 from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.options import ServeOptions
+from shipsight.serve.predicted import PredictionLog
 from shipsight.serve.repository import Repository
 from shipsight.serve.revocation import Revocations
 from shipsight.serve.rollout_control import RolloutControl
 from shipsight.serve.rollout_record import RolloutRecord
 from shipsight.serve.runner import core_count
 from shipsight.serve.scheduler import Scheduler
+from shipsight.serve.sealed_only import SealedOnly
+from shipsight.serve.sealing import Sealing, open_sealing
 from shipsight.serve.service import PredictionService
 from shipsight.serve.shadow import Shadow
 from shipsight.serve.signs import SIGN_S, Reporter
@@ -45,6 +57,8 @@ from shipsight.serve.traces import Traces
 if TYPE_CHECKING:
     import uvicorn
 
+    from shipsight.access.audit.log import AuditLog
+
 __all__ = ["main"]
 
 _log = logging.getLogger("shipsight.serve")
@@ -54,6 +68,26 @@ _LOOK_EVERY_S = 0.05
 
 def serve(options: ServeOptions, listener: socket.socket, report: Reporter) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status."""
+    with _recorded(options) as (audit, events):
+        return _serve(options, listener, report, audit, events)
+
+
+@contextmanager
+def _recorded(options: ServeOptions) -> Iterator[tuple[AuditLog | None, EventSink]]:
+    """Gives the audit log, where the server keeps one, and what takes events; that it was left as it should is its last entry."""
+    with opened_audit(options.audit) as audit:
+        if audit is None:
+            yield None, LoggedEvents()
+            return
+        events = AuditedEvents(audit)
+        starts_with(audit, events, options.audit)
+        yield audit, events
+
+
+# Long, since all that a server is made of is put together here, and taken apart in the opposite order.
+def _serve(
+    options: ServeOptions, listener: socket.socket, report: Reporter, audit: AuditLog | None, events: EventSink
+) -> int:
     record = RolloutRecord(options.rollout.state_dir)
     repository = None if options.repository is None else Repository(options.repository)
     contexts = _watch_certificates(options)
@@ -63,13 +97,20 @@ def serve(options: ServeOptions, listener: socket.socket, report: Reporter) -> i
         options.opening,
         repository=repository,
         memory_bytes=None if options.memory_mb is None else int(options.memory_mb * 1e6),
+        events=ModelEvents(events, late=events.record_late if isinstance(events, AuditedEvents) else None),
     )
-    rollouts = RolloutControl(models, Shadow(models, scheduler), record)
+    rollouts = RolloutControl(models, Shadow(models, scheduler), record, events=events)
     metrics = Metrics()
     metrics.watch(models, scheduler, rollouts)
     steps = StepTable(options.steps, max_pixels=options.limits.image_pixels)
-    gate, close_gate = open_gate(options, listener)
+    gate, close_gate = open_gate(options, listener, events=events)
     metrics.watch_gate(gate)
+    if audit is not None:
+        gate.audit_state = partial(getattr, audit, "state")
+        metrics.watch_audit(audit)
+        if options.audit.key is not None:
+            gate.audited = open_audited(audit, options.audit.key, copies=lambda: audit.copies, now=gate.now)
+    predicted = PredictionLog(events, now=gate.now) if options.audit.predictions else None
     quotas = _make_quotas(options, gate, metrics)
     suspicion = Suspicion(Extraction(gate.events, now=gate.now))
     metrics.watch_suspicion(suspicion)
@@ -82,8 +123,12 @@ def serve(options: ServeOptions, listener: socket.socket, report: Reporter) -> i
         steps=steps,
         quotas=quotas,
         suspicion=suspicion,
+        predicted=predicted,
         gate=gate,
+        sealed_only=SealedOnly(options.sealing.required),
     )
+    sealing = open_sealing(options.sealing, events=gate.events, now=gate.now, store=options.quotas.store)
+    metrics.watch_sealing(sealing)
     stopping, was_told = _Stop(), threading.Event()
 
     def leave(number: int, frame: object) -> None:
@@ -104,11 +149,13 @@ def serve(options: ServeOptions, listener: socket.socket, report: Reporter) -> i
     # Half a second of imports, while the engines compile.
     from shipsight.serve.http import make_server
 
-    server = make_server(options, service, metrics, open_inference=protocol, contexts=contexts, traces=traces)
+    server = make_server(
+        options, service, metrics, open_inference=protocol, contexts=contexts, traces=traces, sealing=sealing
+    )
     stopping.watch(server)
     try:
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-            runner.run(_answer(options, server, listener, report, protocol, metrics, ports))
+            runner.run(_answer(options, server, listener, report, protocol, metrics, ports, sealing))
     finally:
         ports.cancel()
     loader.join()
@@ -118,6 +165,8 @@ def serve(options: ServeOptions, listener: socket.socket, report: Reporter) -> i
     steps.close()
     scheduler.close()
     suspicion.close()
+    if predicted is not None:
+        predicted.close()
     if traces is not None:
         traces.close()
     return 0 if was_told.is_set() else 1
@@ -178,7 +227,9 @@ def _load(
         for path in options.bundles:
             models.load(path, is_pinned=True)
         service.rollouts.resume(options.rollout)
-        steps.check({name for name, _ in models.known()})
+        names = {name for name, _ in models.known()}
+        steps.check(names)
+        SealedOnly(options.sealing.required).check_known(names)
         models.is_starting = False
         ports.result()
     except ShipsightError as error:
@@ -204,6 +255,7 @@ async def _answer(
     protocol: OpenInference,
     metrics: Metrics,
     ports: Future[None],
+    sealing: Sealing,
 ) -> None:
     """Serves, and gives signs of life from the event loop itself, also while it drains.
 
@@ -215,6 +267,7 @@ async def _answer(
         protocol: that gRPC speaks.
         metrics: counts.
         ports: done once all are open; or why one cannot be.
+        sealing: of the server.
     """
 
     async def live() -> None:
@@ -222,8 +275,13 @@ async def _answer(
             report.alive()
             await asyncio.sleep(SIGN_S)
 
-    await protocol.service.gate.started(tls=options.tls is not None, host=options.host)
-    living = asyncio.create_task(live())
+    await protocol.service.gate.started(
+        tls=options.tls is not None,
+        host=options.host,
+        release=__version__,
+        options=told_options(options.audit.configuration) or None,
+    )
+    living, sealing_watch = asyncio.create_task(live()), asyncio.create_task(sealing.keys.watch())
     try:
         if options.grpc_port:
             await _serve_both(options, server, listener, protocol, metrics, ports)
@@ -232,6 +290,8 @@ async def _answer(
             await server.serve(sockets=[listener])
     finally:
         living.cancel()
+        sealing_watch.cancel()
+        await sealing.seen.close()
         if protocol.service.quotas is not None:
             await protocol.service.quotas.close()
 

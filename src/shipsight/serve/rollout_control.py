@@ -11,10 +11,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from shipsight.access import SERVER, Principal
+from shipsight.access import SERVER, Event, EventKind, EventSink, LoggedEvents, Outcome, Principal
 from shipsight.errors import NotFoundError, ShipsightError, UsageError
 from shipsight.serve.models import Models
 from shipsight.serve.rollout import Rollout, RolloutOptions, Share
@@ -36,9 +37,20 @@ class RolloutControl:
         models: in service; their table of rollouts is changed here alone.
         shadow: asks shadows.
         record: of what was decided.
+        events: told of each change, before it is made.
+        now: tells the time.
     """
 
-    def __init__(self, models: Models, shadow: Shadow, record: RolloutRecord) -> None:
+    def __init__(
+        self,
+        models: Models,
+        shadow: Shadow,
+        record: RolloutRecord,
+        *,
+        events: EventSink | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._events, self._now_at = events or LoggedEvents(), now
         self.shadow = shadow
         self._models = models
         self._record = record
@@ -123,7 +135,7 @@ class RolloutControl:
             after = before.with_shares(shares)
             for one in shares.values():
                 if one is not None:
-                    self._models.bring(model, one.version)
+                    self._models.bring(model, one.version, actor=principal)
             return self._change(principal, "share", before, after, reason)
 
     def promote(
@@ -151,7 +163,7 @@ class RolloutControl:
                 if before.canary is None:
                     raise UsageError("no version is named and there is no canary", where=model, expected="a version")
                 version = before.canary.version
-            self._models.bring(model, version)
+            self._models.bring(model, version, actor=principal)
             return self._change(principal, "promote", before, before.promoted(version), reason)
 
     def roll_back(self, principal: Principal, model: str, *, reason: str | None = None) -> bool:
@@ -174,7 +186,7 @@ class RolloutControl:
             before = self._now(model)
             after = before.rolled_back()
             if after.current is not None:
-                self._models.bring(model, after.current)
+                self._models.bring(model, after.current, actor=principal)
             return self._change(principal, "rollback", before, after, reason)
 
     def end(self, principal: Principal, model: str, *, reason: str | None = None) -> bool:
@@ -203,12 +215,39 @@ class RolloutControl:
             raise UsageError("the reason is too long", where="reason", expected=f"{_LONGEST_REASON} letters")
         if before == after:
             return False
-        self._record.append(principal, action, before, after, reason)
+        self._tell(principal, action, before, after, reason)
+        try:
+            self._record.append(principal, action, before, after, reason)
+        except ShipsightError as error:
+            self._tell(principal, action, before, after, reason, why=error.code)
+            raise
         self._models.rollouts.put(after)
         self.shadow.forget(after.model)
         self._tallies = {key: one for key, one in self._tallies.items() if key[0] != after.model}
         _log.info("%s: %s by %s: %s -> %s", after.model, action, principal.name, before.to_dict(), after.to_dict())
         return True
+
+    def _tell(
+        self,
+        principal: Principal,
+        action: str,
+        before: Rollout,
+        after: Rollout,
+        reason: str | None,
+        *,
+        why: str | None = None,
+    ) -> None:
+        told: dict[str, str | int | float | bool | list[str] | None] = {"action": action, "reason": reason}
+        for name in ("current", "previous", "canary", "shadow"):
+            was, is_now = _shown(getattr(before, name)), _shown(getattr(after, name))
+            if was is not None or is_now is not None:
+                told |= {name: is_now, f"{name}_was": was}
+        outcome = Outcome.DONE if why is None else Outcome.REFUSED
+        subject, details = f"model:{after.model}", {name: one for name, one in told.items() if one is not None}
+        at, actor = self._now_at(), principal.told()
+        self._events.record(
+            Event(at, EventKind.ROLLOUT_CHANGED, outcome, actor, subject=subject, why=why, details=details)
+        )
 
     def count(self, model: str, version: str, took_s: float, *, has_failed: bool) -> None:
         """Counts a request that named no version."""
@@ -250,6 +289,11 @@ class RolloutControl:
         """Ends what runs, and lets another server keep its decisions in the same folder."""
         self.shadow.close()
         self._record.close()
+
+
+def _shown(one: str | Share | None) -> str | None:
+    """Returns a version, or `VERSION=SHARE`, as options have it."""
+    return f"{one.version}={one.share:g}" if isinstance(one, Share) else one
 
 
 def _told(change: Change) -> dict[str, Any]:

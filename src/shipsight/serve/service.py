@@ -36,13 +36,16 @@ from shipsight.model import Card, ImagePredictions, Predictions
 from shipsight.serve.gate import Gate
 from shipsight.serve.limits import Limits
 from shipsight.serve.models import Models, ModelState, ServedModel
-from shipsight.serve.request_notes import note_model, note_stages
+from shipsight.serve.predicted import PredictionLog, recording
+from shipsight.serve.request_notes import is_sealed, note_model, note_stages
 from shipsight.serve.rollout_control import RolloutControl
 from shipsight.serve.rollout_record import RolloutRecord
 from shipsight.serve.runner import Runner
 from shipsight.serve.scheduler import LaneClosedError, Scheduler
+from shipsight.serve.sealed_only import SealedOnly
 from shipsight.serve.shadow import Mirrored, Shadow
 from shipsight.serve.steps import Seen, StepTable
+from shipsight.serve.stopwatch import Stopwatch
 from shipsight.serve.suspicion import Suspicion
 from shipsight.serve.turns import has_room
 from shipsight.vision import (
@@ -161,6 +164,8 @@ class PredictionService:
         gate: lets requests in; None for a server that is open to its own machine.
         quotas: limits of principals, None for none.
         suspicion: told of what principals who are told apart asked and were answered, None for nobody.
+        sealed_only: which models take sealed requests only; None for none.
+        predicted: told of every prediction, None for nobody.
         clock: the scheduler's: monotonic seconds.
     """
 
@@ -176,19 +181,17 @@ class PredictionService:
         gate: Gate | None = None,
         quotas: Quotas | None = None,
         suspicion: Suspicion | None = None,
+        sealed_only: SealedOnly | None = None,
+        predicted: PredictionLog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.models = models
-        self.gate = gate or Gate()
-        self.limits = limits
+        self.models, self.gate, self.limits, self.quotas = models, gate or Gate(), limits, quotas
         self.rollouts = rollouts or RolloutControl(models, Shadow(models, scheduler), RolloutRecord(None))
-        self._scheduler = scheduler
-        self._observer = observer or Observer()
+        self._scheduler, self._observer = scheduler, observer or Observer()
         self._steps = steps or StepTable()
         self._clock = clock
         self._is_leaving = False
-        self.quotas = quotas
-        self._suspicion = suspicion
+        self._suspicion, self._predicted, self._sealed_only = suspicion, predicted, sealed_only or SealedOnly()
         self._under_way = 0
         self._under_way_of: dict[str, int] = {}
 
@@ -208,14 +211,27 @@ class PredictionService:
             StepError: a step of the operator's failed.
             EngineDiedError: the model's worker process ended meanwhile.
         """
+        asked = question.target
+        with recording(self._predicted, principal, asked.model, asked.version, len(question.images)) as told:
+            answer = await self._predict(principal, question)
+            found, counts = answer.predictions, [len(one.class_ids) for one in answer.predictions.images]
+            told.answered(found.version, found.variant, sum(counts))
+            return answer
+
+    async def _predict(self, principal: Principal, question: Question) -> Answer:
         principal.require(Action.MODELS_PREDICT, question.target.model)
+        self._sealed_only.check(question.target.model, [one.data for one in question.images])
         self._check(question)
         deadline_s = self._deadline(question.deadline_s)
 
         def queue(model: ServedModel, runner: Runner) -> list[Future[_Done]]:
             _check_classes(question.settings, runner.card)
             work = partial(self._work, looks=self._suspicion is not None and turn_of(principal) is not None)
-            runs = [partial(work, model, runner, image, question, self._clock()) for image in question.images]
+            # Of a sealed request one image counts: metrics, read by who may not open it, do not tell how many were in it.
+            runs = [
+                partial(work, model, runner, image, question, self._clock(), counts=place == 0 or not is_sealed())
+                for place, image in enumerate(question.images)
+            ]
             return self._queue_all(principal, model, runs, deadline_s)
 
         asked = _Asked(principal, question.target, len(question.images), deadline_s)
@@ -248,6 +264,7 @@ class PredictionService:
             LimitError, UsageError: the settings ask for more than is allowed, or for what there is not.
         """
         principal.require(Action.MODELS_PREDICT, target.model)
+        self._sealed_only.check(target.model)
         runner = self.models.get(target.model, target.version, target.key).runner(target.variant)
         self._check_most("max_det", settings.max_det, self.limits.detections)
         _check_classes(settings, runner.card)
@@ -299,7 +316,16 @@ class PredictionService:
             TensorError: shape or type differ.
             NotFoundError, NotReadyError, OverloadedError, DeadlineError, RateLimitError: as `predict`.
         """
+        with recording(self._predicted, principal, target.model, target.version, len(tensor)) as told:
+            model, runner, found = await self._infer(principal, target, tensor, deadline_s)
+            told.answered(model.version, runner.variant.name, None)
+            return found
+
+    async def _infer(
+        self, principal: Principal, target: Target, tensor: NDArray[Any], deadline_s: float | None
+    ) -> tuple[ServedModel, Runner, Inference]:
         principal.require(Action.MODELS_PREDICT, target.model)
+        self._sealed_only.check(target.model)
         until_s = self._deadline(deadline_s)
         if not 1 <= len(tensor) <= self.limits.images:
             raise LimitError(
@@ -317,10 +343,10 @@ class PredictionService:
             runs = [partial(run, tensor[place : place + 1]) for place in range(len(tensor))]
             return self._queue_all(principal, model, runs, until_s)
 
-        _, _, done = await self._run(_Asked(principal, target, len(tensor), until_s), queue)
+        model, runner, done = await self._run(_Asked(principal, target, len(tensor), until_s), queue)
         parts, waits_s, runs_s = zip(*done, strict=True)
         outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return Inference(outputs, {"queue": sum(waits_s) * 1e3, "infer": sum(runs_s) * 1e3})
+        return model, runner, Inference(outputs, {"queue": sum(waits_s) * 1e3, "infer": sum(runs_s) * 1e3})
 
     def _queue_all(
         self, principal: Principal, model: ServedModel, runs: Sequence[Callable[[], T]], deadline_s: float
@@ -459,11 +485,12 @@ class PredictionService:
         *,
         is_shadow: bool = False,
         looks: bool = False,
+        counts: bool = True,
     ) -> _Done:
         """Does one image, in a thread of the scheduler; for a shadow in another one, on the cores that are left."""
         is_alone = not is_shadow and self._scheduler.is_alone()
         steps = self._steps.of(model.name)
-        watch = _Stopwatch(self._clock, queued_s)
+        watch = Stopwatch(self._clock, queued_s)
         watch.end("queue")
         pixels = decode_image(image.data, max_pixels=self.limits.image_pixels)
         watch.end("decode")
@@ -498,7 +525,7 @@ class PredictionService:
             watch.end("steps")
         rendered = None if question.render is None else question.render(seen.shown_rgb, predictions)
         watch.end("postprocess")
-        if not is_shadow:
+        if counts and not is_shadow:
             self._observer.image_done(model.name, model.version, runner.variant.name, watch.stages_ms)
         return _Done(predictions, watch.stages_ms, rendered, tuple(watch.spans), samples)
 
@@ -562,25 +589,6 @@ class _Done:
     def took_ms(self) -> float:
         """Milliseconds of work, without waiting for a thread."""
         return sum(ms for stage, ms in self.stages_ms.items() if stage != "queue")
-
-
-class _Stopwatch:
-    """Tells when each stage began and ended, one after the other, and adds up milliseconds by stage."""
-
-    def __init__(self, clock: Callable[[], float], begin_s: float) -> None:
-        self.stages_ms: dict[str, float] = {}
-        self.spans: list[tuple[str, float, float]] = []
-        self._clock = clock
-        self._last_s = begin_s
-
-    def end(self, stage: str) -> None:
-        now = self._clock()
-        self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + (now - self._last_s) * 1e3
-        begin_s = self._last_s
-        if self.spans and self.spans[-1][0] == stage:
-            begin_s = self.spans.pop()[1]
-        self.spans.append((stage, begin_s, now))
-        self._last_s = now
 
 
 def _check_classes(settings: PredictSettings, card: Card) -> None:

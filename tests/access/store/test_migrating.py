@@ -17,9 +17,10 @@ from sqlalchemy import Engine, inspect
 from tests.access.conftest import KINDS, PostgresServer
 from tests.access.store import rows
 
+from shipsight.access.audit.store.tables import LINEAGE
 from shipsight.access.store import metadata, open_database
 from shipsight.access.store.database import _make_engine
-from shipsight.access.store.migrating import downgrade, newest_revision, revision_of, upgrade
+from shipsight.access.store.migrating import IDENTITIES, Lineage, downgrade, newest_revision, revision_of, upgrade
 from shipsight.errors import EnvironmentLackError
 
 
@@ -99,7 +100,7 @@ def test_changing_a_table_keeps_the_rows_that_point_to_it(engine: Engine) -> Non
         with operations.batch_alter_table("users", recreate=copies) as batch:
             batch.add_column(Column("nickname", Text))
 
-    _run(engine, change)
+    _run(engine, change, IDENTITIES)
     after = snapshot(engine)
     rows.common(before, after)
     assert len(after["sessions"]) == len(before["sessions"])
@@ -124,7 +125,7 @@ def test_revision_that_fails_leaves_everything_as_it_was(engine: Engine) -> None
         raise RuntimeError("power is gone")
 
     with pytest.raises(RuntimeError):
-        _run(engine, break_off)
+        _run(engine, break_off, IDENTITIES)
     assert snapshot(engine) == before
 
 
@@ -151,3 +152,19 @@ def test_servers_that_start_together_make_the_tables_once(empty_url: str) -> Non
     with database.read() as connection:
         assert rows.reflect(connection).tables.keys() == metadata.tables.keys()
     database.close()
+
+
+@pytest.mark.parametrize("lineage", [IDENTITIES, LINEAGE], ids=["identities", "audit"])
+def test_newest_version_is_the_last_step_there_is(lineage: Lineage) -> None:
+    with as_file(files(lineage.package) / "migrations") as folder:
+        assert ScriptDirectory(str(folder)).get_heads() == [newest_revision(lineage)]
+
+
+def test_tables_that_are_as_they_should_be_are_opened_without_alembic(tmp_path: Path) -> None:
+    path = tmp_path / "access.db"
+    open_database(str(path)).close()
+    code = (
+        "import sys; from shipsight.access.store import open_database; open_database(sys.argv[1]).close();"
+        "sys.exit('alembic' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, path], check=True, timeout=60)

@@ -90,6 +90,7 @@ def measure_theirs(subject: Subject, checkpoint: Path, data: Path, folder: Path)
     return float(metrics.box.map)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.torch

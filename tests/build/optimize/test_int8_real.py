@@ -25,6 +25,7 @@ from shipsight.vision import decode_image, prepare
 SIZE = (320, 320)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.torch

@@ -74,6 +74,7 @@ def test_detector_is_described_exported_and_run_when_opened(tmp_path: Path) -> N
             source.export_onnx((64, 100))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["yolov8n", "yolo11n", "yolo26n"])
 def test_all_five_tasks_open_and_agree_with_pytorch_when_built_from_yaml(tmp_path: Path, family: str) -> None:

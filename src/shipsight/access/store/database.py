@@ -22,13 +22,12 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModu
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import StaticPool
 
-from shipsight.access.store.migrating import BEGIN_POSTGRESQL, check_revision, upgrade
+from shipsight.access.store.migrating import BEGIN_POSTGRESQL, IDENTITIES, Lineage, check_revision, upgrade
 from shipsight.access.store.postgresql import postgresql_engine
 from shipsight.errors import EnvironmentLackError, MissingDependencyError, UsageError
 
 __all__ = ["Database", "memory_engine", "open_database"]
 
-_LOCK = 7_407_083  # of rights and identities, among PostgreSQL's advisory locks
 _BUSY_S = 10.0
 # Of PostgreSQL's codes: lock not available, query cancelled, a transaction that was idle for too long.
 _NO_ANSWERS = frozenset({"55P03", "57014", "25P03"})
@@ -40,10 +39,12 @@ class Database:
     Args:
         engine: of SQLAlchemy.
         lock_s: seconds that a transaction of PostgreSQL waits for those that write; SQLite's are the engine's.
+        lineage: whose tables they are.
     """
 
-    def __init__(self, engine: Engine, *, lock_s: float = _BUSY_S) -> None:
+    def __init__(self, engine: Engine, *, lock_s: float = _BUSY_S, lineage: Lineage = IDENTITIES) -> None:
         self._engine = engine
+        self._write_lock = lineage.write_lock
         self._begin_postgresql = f"{BEGIN_POSTGRESQL}; SET LOCAL lock_timeout = {int(lock_s * 1000)}"
         self._numbers = itertools.count(1)
         self._writes = 0
@@ -81,7 +82,7 @@ class Database:
         with self._named(), self._engine.connect() as connection:
             if self.kind == "postgresql":
                 connection.exec_driver_sql(self._begin_postgresql)
-                connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
+                connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": self._write_lock})
             else:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
@@ -105,13 +106,14 @@ class Database:
             raise _no_answer(self._engine, "all connections are taken") from error
 
 
-def open_database(url: str, *, migrate: bool = True) -> Database:
+def open_database(url: str, *, migrate: bool = True, lineage: Lineage = IDENTITIES) -> Database:
     """Opens a database, and makes it where it is SQLite's and is not there.
 
     Args:
         url: `sqlite:///path` or `postgresql://user:password@host/name`, its query as `postgresql_engine` takes it; a bare
             path is SQLite's.
         migrate: whether tables are brought to what this version needs; else one that is not there already is refused.
+        lineage: whose tables they are.
 
     Raises:
         UsageError: it is no such URL.
@@ -119,18 +121,18 @@ def open_database(url: str, *, migrate: bool = True) -> Database:
         MissingDependencyError: the driver is not installed.
         EnvironmentLackError: the database does not answer, or belongs to a newer version.
     """
-    engine = _make_engine(url)
+    engine = _make_engine(url, lineage.option)
     try:
         if migrate:
-            upgrade(engine)
-        check_revision(engine)
+            upgrade(engine, lineage=lineage)
+        check_revision(engine, lineage=lineage)
     except DBAPIError as error:
         engine.dispose()
         raise _no_answer(engine, str(error.orig)) from error
     except BaseException:
         engine.dispose()
         raise
-    return Database(engine)
+    return Database(engine, lineage=lineage)
 
 
 def memory_engine() -> Engine:
@@ -140,13 +142,13 @@ def memory_engine() -> Engine:
     return engine
 
 
-def _make_engine(url: str) -> Engine:
+def _make_engine(url: str, option: str = IDENTITIES.option) -> Engine:
     if "://" not in url:
         url = f"sqlite:///{Path(url).absolute()}"
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise UsageError("not a database", where="--database", expected="a path, or postgresql://...") from error
+        raise UsageError("not a database", where=option, expected="a path, or postgresql://...") from error
     kind = parsed.get_backend_name()
     if kind == "postgresql":
         try:
@@ -156,11 +158,14 @@ def _make_engine(url: str) -> Engine:
                 "package pg8000 is not installed", hint="Run: pip install 'shipsight[postgresql]'"
             ) from error
     if kind != "sqlite" or not parsed.database:
-        raise UsageError("no such kind of database", where="--database", expected="sqlite or postgresql", got=kind)
+        raise UsageError("no such kind of database", where=option, expected="sqlite or postgresql", got=kind)
     path = Path(parsed.database)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Before SQLite makes it readable for all.
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Before SQLite makes it readable for all.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise EnvironmentLackError("the database cannot be used", where=path, got=error.strerror) from error
     engine = create_engine(parsed, connect_args={"timeout": _BUSY_S})
     event.listen(engine, "connect", _prepare_sqlite)
     return engine

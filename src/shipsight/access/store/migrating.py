@@ -1,22 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables are brought from one version to another by Alembic, forwards and back. Private to the room."""
+"""Tables are brought from one version to another by Alembic, forwards and back. Private to the room.
+
+Alembic is imported where tables are changed: to see that they are as they should be, every command and server would wait a
+fifth of its start for it.
+
+Identities and the audit log are two lineages (`Lineage`): each has tables, versions and a place to note its version, so that
+both may lie in one database of PostgreSQL.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, text
+from sqlalchemy import Column, Engine, MetaData, String, Table, inspect, select, text
 
 from shipsight.errors import EnvironmentLackError, InternalError
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 __all__ = [
     "BEGIN_POSTGRESQL",
+    "IDENTITIES",
+    "Lineage",
     "check_revision",
     "downgrade",
     "known_revisions",
@@ -32,74 +42,104 @@ BEGIN_POSTGRESQL = (
 )
 """What a transaction of PostgreSQL that writes begins with."""
 
-_LOCK = 7_407_084
+
+@dataclass(frozen=True)
+class Lineage:
+    """Tables that have versions of their own.
+
+    Attributes:
+        package: whose folder `migrations` holds the steps.
+        version_table: where Alembic notes how far they are.
+        lock: of those who change them, among PostgreSQL's advisory locks.
+        write_lock: of those who write, likewise.
+        option: of the command line that names the place.
+        newest: the last step's name, which is what this version needs.
+    """
+
+    package: str
+    version_table: str
+    lock: int
+    write_lock: int
+    option: str
+    newest: str
 
 
-def upgrade(engine: Engine, revision: str = "head") -> None:
+IDENTITIES = Lineage("shipsight.access.store", "alembic_version", 7_407_084, 7_407_083, "--database", "0001")
+"""People, keys, rights."""
+
+
+def upgrade(engine: Engine, revision: str = "head", *, lineage: Lineage = IDENTITIES) -> None:
     """Brings tables forward; servers that start together wait for each other.
 
     Raises:
         EnvironmentLackError: they belong to a newer version.
     """
-    found = revision_of(engine)
-    if found == newest_revision() and revision == "head":
+    found = revision_of(engine, lineage=lineage)
+    if found == newest_revision(lineage) and revision == "head":
         return
-    if found is not None and found not in known_revisions():
-        raise _another_version(engine, found)
-    _run(engine, lambda config: command.upgrade(config, revision))
+    if found is not None and found not in known_revisions(lineage):
+        raise _another_version(engine, found, lineage)
+    from alembic import command
+
+    _run(engine, lambda config: command.upgrade(config, revision), lineage)
 
 
-def downgrade(engine: Engine, revision: str) -> None:
+def downgrade(engine: Engine, revision: str, *, lineage: Lineage = IDENTITIES) -> None:
     """Brings tables back."""
-    _run(engine, lambda config: command.downgrade(config, revision))
+    from alembic import command
+
+    _run(engine, lambda config: command.downgrade(config, revision), lineage)
 
 
-def revision_of(engine: Engine) -> str | None:
+def revision_of(engine: Engine, *, lineage: Lineage = IDENTITIES) -> str | None:
     """Returns where the tables are, None where there are none."""
+    noted = Table(lineage.version_table, MetaData(), Column("version_num", String))
     with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        if not inspect(connection).has_table(noted.name):
+            return None
+        return connection.scalar(select(noted.c.version_num))
 
 
 @cache
-def known_revisions() -> frozenset[str]:
+def known_revisions(lineage: Lineage = IDENTITIES) -> frozenset[str]:
     """Returns all that this version can bring forward."""
-    with as_file(files("shipsight.access.store") / "migrations") as folder:
+    from alembic.script import ScriptDirectory
+
+    with as_file(files(lineage.package) / "migrations") as folder:
         return frozenset(one.revision for one in ScriptDirectory(str(folder)).walk_revisions())
 
 
-@cache
-def newest_revision() -> str:
+def newest_revision(lineage: Lineage = IDENTITIES) -> str:
     """Returns what this version needs."""
-    with as_file(files("shipsight.access.store") / "migrations") as folder:
-        head = ScriptDirectory(str(folder)).get_current_head()
-    assert head is not None
-    return head
+    return lineage.newest
 
 
-def check_revision(engine: Engine) -> None:
+def check_revision(engine: Engine, *, lineage: Lineage = IDENTITIES) -> None:
     """Refuses tables that are not what this version needs.
 
     Raises:
         EnvironmentLackError: they are older or newer.
     """
-    found = revision_of(engine)
-    if found != newest_revision():
-        raise _another_version(engine, found)
+    found = revision_of(engine, lineage=lineage)
+    if found != newest_revision(lineage):
+        raise _another_version(engine, found, lineage)
 
 
-def _another_version(engine: Engine, found: str | None) -> EnvironmentLackError:
+def _another_version(engine: Engine, found: str | None, lineage: Lineage) -> EnvironmentLackError:
     return EnvironmentLackError(
         "the database is of another version",
         where=engine.url.render_as_string(hide_password=True),
-        expected=newest_revision(),
+        expected=newest_revision(lineage),
         got=found or "empty",
         hint="Use the version of shipsight that it belongs to, or the newer one.",
     )
 
 
-def _run(engine: Engine, act: Callable[[Config], None]) -> None:
+def _run(engine: Engine, act: Callable[[Config], None], lineage: Lineage = IDENTITIES) -> None:
+    from alembic.config import Config
+
     is_sqlite = engine.dialect.name == "sqlite"
-    with as_file(files("shipsight.access.store") / "migrations") as folder, engine.connect() as connection:
+    with as_file(files(lineage.package) / "migrations") as folder, engine.connect() as connection:
         if is_sqlite:
             # A table that is changed is copied and dropped there: rows that point to its own would go with it. No
             # effect within a transaction, hence before.
@@ -107,7 +147,7 @@ def _run(engine: Engine, act: Callable[[Config], None]) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.exec_driver_sql(BEGIN_POSTGRESQL)
-            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": lineage.lock})
         try:
             config = Config()
             config.set_main_option("script_location", str(folder).replace("%", "%%"))

@@ -39,7 +39,7 @@ from shipsight.serve.logs import fields
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.needs import Needs
 from shipsight.serve.proxy_rules import ProxyRules
-from shipsight.serve.request_notes import RequestNote, begin_note, end_note, request_id
+from shipsight.serve.request_notes import RequestNote, begin_note, end_note, note_body, request_id
 from shipsight.serve.revocation import Revocations
 from shipsight.serve.routing import KEY_HEADER, check_key
 
@@ -336,6 +336,7 @@ def routing_key(context: Context) -> dict[str, str]:
 def _parse(raw: bytes, kind: type[Message]) -> Message:
     if raw is grpc.aio.EOF:
         raise UsageError("there is no request", where="request", expected=kind.DESCRIPTOR.full_name)
+    note_body(raw, is_next=True)
     try:
         return kind.FromString(raw)
     except DecodeError:

@@ -15,6 +15,7 @@ from shipsight.errors import (
     AccessError,
     AnswerIsNoError,
     ArtefactError,
+    AuditError,
     AuthenticationError,
     CertificateError,
     ConflictError,
@@ -44,6 +45,7 @@ _STATUSES: tuple[tuple[type[ShipsightError], StatusCode], ...] = (
     (DeadlineError, StatusCode.DEADLINE_EXCEEDED),
     (RateLimitError, StatusCode.RESOURCE_EXHAUSTED),
     (ServiceError, StatusCode.UNAVAILABLE),
+    (AuditError, StatusCode.UNAVAILABLE),
 )
 
 
@@ -53,7 +55,9 @@ def status_of(error: ShipsightError) -> StatusCode:
 
 
 def text_of(error: ShipsightError) -> str:
-    """Returns what a client is told; what went wrong inside, or with a bundle, may name files of this machine."""
+    """Returns what a client is told; what went wrong inside, with a bundle or with the audit log may name files of this machine."""
+    if isinstance(error, AuditError):
+        return error.what
     match status_of(error):
         case StatusCode.INTERNAL:
             return "the server failed on this request"
@@ -67,7 +71,8 @@ def details_of(error: ShipsightError) -> tuple[tuple[str, str | bytes], ...]:
     """Returns the trailing metadata of an error."""
     code = status_of(error)
     told = Status(code=code.value[0], message=text_of(error))
-    fields = {} if code in (StatusCode.INTERNAL, StatusCode.FAILED_PRECONDITION) else error.to_dict()
+    is_inside = code in (StatusCode.INTERNAL, StatusCode.FAILED_PRECONDITION) or isinstance(error, AuditError)
+    fields = {} if is_inside else error.to_dict()
     known = {name: text[:200] for name, text in fields.items() if name != "code" and text is not None}
     told.details.add().Pack(ErrorInfo(reason=error.code, domain="shipsight", metadata=known))
     if not isinstance(error, ServiceError):

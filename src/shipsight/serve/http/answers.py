@@ -12,6 +12,7 @@ from shipsight.errors import (
     AccessError,
     AnswerIsNoError,
     ArtefactError,
+    AuditError,
     AuthenticationError,
     CertificateError,
     ConflictError,
@@ -22,6 +23,8 @@ from shipsight.errors import (
     LimitError,
     NotFoundError,
     RateLimitError,
+    SealingRequiredError,
+    SealingUnsupportedError,
     ServiceError,
     ShipsightError,
     StepUpError,
@@ -38,6 +41,8 @@ _STATUSES: tuple[tuple[type[ShipsightError], int], ...] = (
     (ImageTooLargeError, 413),
     (LimitError, 413),
     (ImageFormatError, 415),
+    (SealingRequiredError, 415),
+    (SealingUnsupportedError, 415),
     (CertificateError, 403),
     (InputError, 400),
     (ArtefactError, 422),
@@ -45,6 +50,7 @@ _STATUSES: tuple[tuple[type[ShipsightError], int], ...] = (
     (DeadlineError, 504),
     (RateLimitError, 429),
     (ServiceError, 503),
+    (AuditError, 503),
 )
 
 _CHALLENGE = 'Bearer realm="shipsight"'
@@ -83,6 +89,6 @@ def headers_of(error: ShipsightError) -> dict[str, str]:
 def shown(error: ShipsightError) -> dict[str, Any]:
     """Returns what a client may know of an error: `code, what, where, expected, got, hint`."""
     told = {name: None if text is None else text[:_MOST_CHARACTERS] for name, text in error.to_dict().items()}
-    # What went wrong inside, or with a bundle, may name files of this machine.
-    is_inside = status_of(error) in (422, 500)
+    # What went wrong inside, with a bundle or with the audit log may name files of this machine.
+    is_inside = status_of(error) in (422, 500) or isinstance(error, AuditError)
     return {**told, "where": None, "expected": None, "got": None} if is_inside else told

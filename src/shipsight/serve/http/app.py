@@ -14,9 +14,11 @@ from shipsight.errors import NotFoundError, UsageError
 from shipsight.serve.gate import Behind
 from shipsight.serve.http.access_api import access_routes
 from shipsight.serve.http.answers import error_answer, json_answer
+from shipsight.serve.http.audit import audit_routes
 from shipsight.serve.http.body import HeldBodies
 from shipsight.serve.http.clouds import cloud_routes
 from shipsight.serve.http.description import DescribedRoute, answer, describe, operation
+from shipsight.serve.http.files import file_routes
 from shipsight.serve.http.guard import LoopbackGuard
 from shipsight.serve.http.native import native_routes
 from shipsight.serve.http.open_inference import open_inference_routes
@@ -26,6 +28,7 @@ from shipsight.serve.http.proxies import TrustedProxies
 from shipsight.serve.http.request_log import RequestLog
 from shipsight.serve.http.rollout import rollout_routes
 from shipsight.serve.http.safe_headers import SafeHeaders
+from shipsight.serve.http.sealed import sealing_routes
 from shipsight.serve.http.stream import Streams, stream_routes
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.models import ModelState
@@ -33,6 +36,8 @@ from shipsight.serve.needs import HEALTH, KNOWN, Needs
 from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.options import VertexRoutes
 from shipsight.serve.proxy_rules import ProxyRules
+from shipsight.serve.request_notes import current_note
+from shipsight.serve.sealing import Sealing
 from shipsight.serve.service import PredictionService
 from shipsight.serve.traces import Traces
 
@@ -47,6 +52,7 @@ _STATES = {
         "models": {"type": "object", "additionalProperties": {"enum": [state.value for state in ModelState]}},
         "hopeless": {"type": "array", "items": {"type": "string"}},
         "load": {"type": "object"},
+        "audit": {"enum": ["ok", "degraded"]},
         "behind": {"enum": [one.value for one in Behind]},
     },
     "required": ["status"],
@@ -73,6 +79,7 @@ def build_app(
     logs_requests: bool = True,
     traces: Traces | None = None,
     proxy: ProxyRules | None = None,
+    sealing: Sealing | None = None,
 ) -> ASGIApp:
     """Returns the app.
 
@@ -85,6 +92,7 @@ def build_app(
         logs_requests: whether each request is told in the log.
         traces: where spans go, None for nowhere.
         proxy: how the operator's own is known, None where there is none.
+        sealing: opens sealed requests; None where none are taken.
     """
 
     async def openapi(request: Request) -> Response:
@@ -95,17 +103,20 @@ def build_app(
         *_health_routes(service, metrics),
         DescribedRoute("/openapi.json", openapi, method="GET", described=_OPENAPI, needs=KNOWN),
         *native_routes(service),
+        *file_routes(service),
         *rollout_routes(service),
         *access_routes(service),
+        *audit_routes(service),
         *stream_routes(streams),
         *open_inference_routes(open_inference),
         *cloud_routes(service, vertex),
+        *([] if sealing is None else sealing_routes(sealing)),
     ]
     described = json_answer(describe(routes))
     app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_allowed})
     # Else a path with a slash too many is answered with another place instead of an error.
     app.router.redirect_slashes = False
-    app.state.gate = service.gate
+    app.state.gate, app.state.sealing = service.gate, sealing
     answering: ASGIApp = _Counted(HeldBodies(app, service.limits.bodies_bytes), metrics)
     rules = service.gate.rules
     if rules.is_local and rules.behind is None:
@@ -132,6 +143,10 @@ def _health_routes(service: PredictionService, metrics: Metrics) -> list[Route]:
             names = {one.name for one in seen}
             told["models"] = {f"{one.name}/{one.version}": one.state.value for one in seen}
             told["hopeless"] = [name for name in service.hopeless() if name in names]
+            audit_state = service.gate.audit_state
+            if audit_state is not None:
+                # Predictions go on: it is no reason to send requests elsewhere, but one to look.
+                told["audit"] = "degraded" if audit_state().is_degraded else "ok"
             told["load"] = {key: load for key, load in service.loads().items() if key in keys}
         return json_answer(told, 200 if is_ready else 503)
 
@@ -182,4 +197,7 @@ class _Counted:
             await self._app(scope, receive, counted)
         finally:
             route = scope.get("route")
-            self._metrics.request_done(getattr(route, "path", "unknown"), status)
+            # Outside, every sealed answer is a 200.
+            note = current_note()
+            inside = None if note is None else note.sealed_status
+            self._metrics.request_done(getattr(route, "path", "unknown"), inside or status)

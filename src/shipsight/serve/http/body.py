@@ -9,10 +9,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shipsight.errors import LimitError, OverloadedError, UsageError
+from shipsight.protect import MEDIA_TYPE
 from shipsight.serve.limits import Limits
 from shipsight.serve.memory import give_back_memory
+from shipsight.serve.request_notes import note_body
 
-__all__ = ["HeldBodies", "read_body"]
+__all__ = ["HeldBodies", "is_sealed_scope", "read_body"]
 
 _FLOOD_BYTES = 32 * 2**20  # of bodies at once; once they are answered their memory goes back
 
@@ -49,7 +51,15 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         ) from None
     if promised is not None and size != int(promised):
         raise ClientDisconnect
-    return b"".join(chunks)
+    body = b"".join(chunks)
+    note_body(body)
+    return body
+
+
+def is_sealed_scope(scope: Scope) -> bool:
+    """Tells whether a request of HTTP says that its body is sealed."""
+    kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    return kind.partition(b";")[0].strip().lower() == MEDIA_TYPE.encode()
 
 
 def _too_large(limits: Limits, got: str) -> LimitError:
@@ -73,12 +83,12 @@ class HeldBodies:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        held = 0
+        held, weight = 0, 1 + is_sealed_scope(scope)  # a sealed one is held a second time, opened
 
         async def counted() -> Message:
             nonlocal held
             message = await receive()
-            size = len(message.get("body", b""))
+            size = len(message.get("body", b"")) * weight
             if self._bytes + size > self._limit_bytes:
                 raise OverloadedError(
                     "too much is being sent at once", where="body", expected=f"at most {self._limit_bytes} bytes in all"

@@ -34,7 +34,7 @@ _MEANINGS = {
     404: "no such model, version or variant",
     409: "somebody else changed meanwhile what is to be changed",
     413: "a limit: bytes, pixels, images, predictions, time for the body",
-    415: "not an accepted image format",
+    415: "a format that is not taken here: of an image, or sealed, or in the clear",
     422: "a bundle that cannot be brought into service",
     426: "the request did not ask for WebSocket",
     429: "asked too often, or for more than a quota",

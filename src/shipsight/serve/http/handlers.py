@@ -13,9 +13,11 @@ from starlette.types import Message
 
 from shipsight.access import Principal
 from shipsight.errors import InternalError, ShipsightError
+from shipsight.protect import SealedProtocol
 from shipsight.serve.http.admission import Tell, refuse
 from shipsight.serve.http.answers import error_answer
 from shipsight.serve.http.principals import principal_of
+from shipsight.serve.http.sealed import with_sealed
 from shipsight.serve.service import PredictionService
 
 __all__ = ["Handler", "bind"]
@@ -26,7 +28,11 @@ _CLIENT_LEFT = 499
 
 
 def bind(
-    service: PredictionService, handler: Handler, *, tell: Tell = error_answer
+    service: PredictionService,
+    handler: Handler,
+    *,
+    tell: Tell = error_answer,
+    sealed: SealedProtocol | None = None,
 ) -> Callable[[Request], Awaitable[Response]]:
     """Makes a handler an endpoint.
 
@@ -34,12 +40,14 @@ def bind(
         service: answers.
         handler: of requests that were let in.
         tell: makes an answer of an error.
+        sealed: the protocol, where requests may come sealed; None where these are refused.
     """
+    answering = with_sealed(handler, sealed, tell=tell)
 
     async def endpoint(request: Request) -> Response:
         principal = principal_of(request.scope)
         try:
-            return await _while_connected(request, lambda watched: handler(service, principal, watched))
+            return await _while_connected(request, lambda watched: answering(service, principal, watched))
         except ShipsightError as error:
             return tell(await refuse(service.gate, request.scope, principal, error))
         except ClientDisconnect:

@@ -26,6 +26,7 @@ from starlette.routing import Route
 from shipsight.access import Action, Principal
 from shipsight.errors import UsageError
 from shipsight.model import ImagePredictions
+from shipsight.protect import MEDIA_TYPE, SealedProtocol
 from shipsight.serve.http.answers import json_answer
 from shipsight.serve.http.body import read_body
 from shipsight.serve.http.description import DescribedRoute, Operation, answer, operation, query
@@ -64,11 +65,13 @@ def native_routes(service: PredictionService) -> list[Route]:
     """Returns the protocol's routes."""
 
     def route(path: str, handler: Handler, method: str, described: Operation, needs: Needs) -> Route:
-        return DescribedRoute(path, bind(service, handler), method=method, described=described, needs=needs)
+        sealed = SealedProtocol.NATIVE if handler is _predict else None
+        endpoint = bind(service, handler, sealed=sealed)
+        return DescribedRoute(path, endpoint, method=method, described=described, needs=needs)
 
     reads, predicts = Needs(Action.MODELS_READ, "model"), Needs(Action.MODELS_PREDICT, "model")
 
-    asked = prediction_operation(service.limits)
+    asked = prediction_operation(service.limits, takes_sealed=True)
     who = answer("who the server takes the client for", {"application/json": ref("Principal")})
     listed = answer("all models", {"application/json": _listing("models")})
     one = answer("all versions of one model", {"application/json": _listing("versions")})
@@ -105,13 +108,16 @@ def _listing(key: str) -> dict[str, Any]:
     return {"type": "object", "properties": {key: {"type": "array", "items": ref("Model")}}, "required": [key]}
 
 
-def prediction_operation(limits: Limits, *, tag: str = _TAG, more: Sequence[Operation] = ()) -> Operation:
+def prediction_operation(
+    limits: Limits, *, tag: str = _TAG, more: Sequence[Operation] = (), takes_sealed: bool = False
+) -> Operation:
     """Describes `predict`.
 
     Args:
         limits: of the server.
         tag: the protocol that carries it.
         more: options in the query that this protocol adds.
+        takes_sealed: whether requests may come sealed.
     """
     settings = thresholds(limits)
     # In a query there are no types: these texts are what is read as one of the two.
@@ -133,6 +139,7 @@ def prediction_operation(limits: Limits, *, tag: str = _TAG, more: Sequence[Oper
     assert tuple(options) == _OPTIONS
     bytes_of_file = {"type": "string", "contentMediaType": "application/octet-stream"}
     images = {"type": "string", "contentEncoding": "base64"}
+    sealed: dict[str, dict[str, Any]] = {MEDIA_TYPE: {}} if takes_sealed else {}
     return operation(
         "Predicts on images",
         tag=tag,
@@ -149,6 +156,7 @@ def prediction_operation(limits: Limits, *, tag: str = _TAG, more: Sequence[Oper
                 "required": ["images"],
                 "additionalProperties": False,
             },
+            **sealed,
         },
         answers={
             200: answer(
@@ -157,6 +165,7 @@ def prediction_operation(limits: Limits, *, tag: str = _TAG, more: Sequence[Oper
                     "application/json": ref("Predictions"),
                     "application/vnd.coco+json": {"type": "array", "items": ref("CocoResult")},
                     "image/jpeg": {},
+                    **sealed,
                 },
             )
         },

@@ -13,7 +13,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from shipsight.access import Action, Principal
-from shipsight.errors import ShipsightError, UsageError
+from shipsight.errors import AuditError, ShipsightError, UsageError
+from shipsight.protect import SealedProtocol
 from shipsight.serve.http.admission import admit_again
 from shipsight.serve.http.answers import headers_of, json_answer, status_of
 from shipsight.serve.http.body import read_body
@@ -40,7 +41,8 @@ def open_inference_routes(protocol: OpenInference) -> list[Route]:
     described = described_operations(protocol.service.limits)
 
     def route(path: str, handler: Handler, needs: Needs, method: str = "GET") -> Route:
-        endpoint = bind(protocol.service, handler, tell=_tell_plainly)
+        sealed = SealedProtocol.OPEN_INFERENCE if handler.__name__ == "infer" else None
+        endpoint = bind(protocol.service, handler, tell=_tell_plainly, sealed=sealed)
         operation = described[handler.__name__]
         return DescribedRoute(path, endpoint, method=method, described=operation, needs=needs, tell=_tell_plainly)
 
@@ -70,9 +72,9 @@ def _tell_plainly(error: ShipsightError) -> Response:
     """Gives an error as the protocol has it: `{"error": "text"}`."""
     note_error(error.code)
     status = status_of(error)
-    # What went wrong inside, or with a bundle, may name files of this machine.
+    # What went wrong inside, with a bundle or with the audit log may name files of this machine.
     told = {422: error.what, 500: "the server failed on this request"}
-    text = told.get(status, str(error))[:_MOST_CHARACTERS]
+    text = told.get(status, error.what if isinstance(error, AuditError) else str(error))[:_MOST_CHARACTERS]
     return json_answer({"error": text, "code": error.code}, status, headers_of(error))
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from shipsight.protect import MEDIA_TYPE
 from shipsight.serve.http.description import Operation, answer, operation
 from shipsight.serve.http.schemas import ref, thresholds
 from shipsight.serve.limits import Limits
@@ -91,18 +92,21 @@ def described_operations(limits: Limits) -> dict[str, Operation]:
         "index": {"application/json": {"type": "object", "properties": {"ready": {"type": "boolean"}}}},
         "load": {"application/json": _with_parameters({"version": {"type": ["string", "null"]}})},
         "unload": {"application/json": _with_parameters({"unload_dependents": {"type": "boolean"}})},
-        "infer": {"application/json": _infer_request(limits), "application/octet-stream": {}},
+        "infer": {"application/json": _infer_request(limits), "application/octet-stream": {}, MEDIA_TYPE: {}},
     }
     errors: dict[str, tuple[int, ...]] = {
         **dict.fromkeys(("model_ready", "metadata", "config", "statistics"), (404,)),
-        "load": (404, 413, 422),
-        "unload": (404, 413),
-        "index": (413,),
+        "load": (404, 413, 415, 422),
+        "unload": (404, 413, 415),
+        "index": (413, 415),
         "infer": (404, 413, 415, 504),
     }
     described = {}
     for handler, schema in _ANSWERS.items():
-        content = {"application/json": schema, **({"application/octet-stream": {}} if handler == "infer" else {})}
+        content = {
+            "application/json": schema,
+            **({"application/octet-stream": {}, MEDIA_TYPE: {}} if handler == "infer" else {}),
+        }
         given = answer("binary tensors follow the JSON" if handler == "infer" else "found", content)
         described[handler] = operation(
             _SUMMARIES[handler],

@@ -100,5 +100,6 @@ def _tell(note: RequestNote, scope: Scope, status: int | None, ms: float, size_i
         version=note.version,
         variant=note.variant,
         error=note.error,
+        sealed=note.sealed_status,
     )
     _log.info("request", extra=told)

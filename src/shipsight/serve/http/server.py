@@ -27,6 +27,7 @@ from shipsight.serve.http.tls import Listener, TlsAcceptor
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.options import ServeOptions
+from shipsight.serve.sealing import Sealing
 from shipsight.serve.service import PredictionService
 from shipsight.serve.tls import Reloaded
 from shipsight.serve.traces import Traces
@@ -97,6 +98,7 @@ def make_server(
     open_inference: OpenInference,
     contexts: Reloaded[ssl.SSLContext] | None,
     traces: Traces | None,
+    sealing: Sealing | None = None,
 ) -> HttpServer:
     """Returns the server of HTTP.
 
@@ -107,6 +109,7 @@ def make_server(
         open_inference: that protocol, which gRPC speaks, too.
         contexts: of TLS, the latest for each new connection; None for plain HTTP.
         traces: where spans go, None for nowhere.
+        sealing: opens sealed requests; None where none are taken.
     """
     limits = options.limits
     streams = Streams(service, limits)
@@ -119,6 +122,7 @@ def make_server(
         logs_requests=options.logs.requests,
         traces=traces,
         proxy=options.access.proxy_rules(),
+        sealing=sealing,
     )
     config = uvicorn.Config(
         app,

@@ -48,6 +48,7 @@ from shipsight.serve.http.principals import principal_of
 from shipsight.serve.http.routing import read_key
 from shipsight.serve.limits import Limits
 from shipsight.serve.needs import Needs
+from shipsight.serve.request_notes import note_body
 from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
 from shipsight.vision import TRACK_CONF, Tracker
 from shipsight.vision.tiling import check_task as check_tiling
@@ -250,6 +251,7 @@ class _Session:
                 return _End(_REFUSED, f"{failures} frames in a row could not be used")
 
     async def _answer(self, index: int, data: bytes) -> str:
+        note_body(data, is_next=True)
         question = replace(self._question, images=[EncodedImage(data)])
         answer = await self._streams.service.predict(self._principal, question)
         # Masks take milliseconds to write: not on the event loop.

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from shipsight import __version__
@@ -32,6 +33,7 @@ from shipsight.serve.open_inference.endpoints import (
 )
 from shipsight.serve.open_inference.parameters import Asked, read_parameters
 from shipsight.serve.open_inference.tensors import Tensor
+from shipsight.serve.request_notes import is_sealed
 from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
 
 __all__ = ["OpenInference"]
@@ -159,7 +161,7 @@ class OpenInference:
         version = parameters.get("version")
         if not isinstance(version, str | None):
             raise UsageError("not a version", where="version", expected="a text", got=type(version).__name__)
-        await asyncio.to_thread(self.service.models.reload, model, version)
+        await asyncio.to_thread(partial(self.service.models.reload, model, version, actor=caller.principal))
 
     async def unload(self, caller: Caller, name: str, parameters: Mapping[str, Any]) -> None:
         """Takes a model out of service, both its names and all its versions.
@@ -176,7 +178,7 @@ class OpenInference:
         """
         model = await self._allow_loading(caller, name)
         _check_parameters(parameters, ("unload_dependents",))
-        await asyncio.to_thread(self.service.models.unload, model)
+        await asyncio.to_thread(partial(self.service.models.unload, model, actor=caller.principal))
 
     async def _allow_loading(self, caller: Caller, name: str) -> str:
         model = model_of(self.service.models, name)
@@ -235,10 +237,13 @@ class OpenInference:
         self._counts[endpoint.name, endpoint.model.version, what] += 1
         self._counts[endpoint.name, endpoint.model.version, f"{what}_ns"] += ns
 
-    def _count_stages(self, endpoint: Endpoint, stages_ms: Mapping[str, float]) -> None:
+    def _count_images(self, endpoint: Endpoint, stages_ms: Mapping[str, float], images: int) -> None:
+        # A sealed request counts as one image, with the mean of their times: how many were in it is for its client.
+        parts = images if is_sealed() else 1
+        self._counts[endpoint.name, endpoint.model.version, "images"] += images // parts
         # All of them, also those that took no time: perf_analyzer reads from the queue's count which version answered.
         for what, names in _STAGES.items():
-            self._count(endpoint, what, int(sum(stages_ms.get(name, 0.0) for name in names) * 1e6))
+            self._count(endpoint, what, int(sum(stages_ms.get(name, 0.0) for name in names) * 1e6 / parts))
 
     async def infer(
         self,
@@ -276,9 +281,8 @@ class OpenInference:
             # The tensor was checked against this version's input.
             exact = Target(endpoint.model.name, version, endpoint.runner.variant.name)
             found = await self.service.infer(principal, exact, tensor, deadline_s=limit_s)
-            self._count_stages(endpoint, found.stages_ms)
+            self._count_images(endpoint, found.stages_ms, len(tensor))
             outputs = dict(found.outputs)
-        self._counts[endpoint.name, endpoint.model.version, "images"] += len(tensor)
         return outputs, version
 
     async def _predict(
@@ -297,7 +301,7 @@ class OpenInference:
             limit_s,
         )
         answer = await self.service.predict(principal, question)
-        self._count_stages(endpoint, answer.stages_ms)
+        self._count_images(endpoint, answer.stages_ms, len(images))
         texts = [json.dumps(one.to_dict()).encode() for one in answer.predictions.images]
         return {"predictions": texts}, answer.predictions.version
 

@@ -54,7 +54,7 @@ export function onClick(button, run) {
 
 /** Moves the focus to the heading of a section, where what had it is gone. */
 export function focusHeading(section) {
-  const heading = section.querySelector("h1,h2,legend");
+  const heading = section.querySelector("h1,h2,h3,legend");
   heading.tabIndex = -1;
   heading.focus();
 }

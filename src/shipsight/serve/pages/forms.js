@@ -34,7 +34,7 @@ export function tellWrong(form, text, field) {
 function fieldOf(form, error, names) {
   const where = names[error.where] || error.where;
   const found = where && form.elements.namedItem(where);
-  return found instanceof HTMLInputElement || found instanceof HTMLSelectElement ? found : null;
+  return [HTMLInputElement, HTMLSelectElement, HTMLTextAreaElement].some((kind) => found instanceof kind) ? found : null;
 }
 
 /** Runs an act when a form is sent; its button waits, and an error is told where it belongs. */

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import { at, cell } from "/pages/elements.js";
+import { askSealed, canSeal, SealError } from "/pages/seal.js";
 import { proofOfPage, start, toSignIn, who } from "/pages/server.js";
 
 const EVERY_MS = 2000;
 const PAUSE_AFTER_MS = 5 * 60_000;
+
+// What is remembered of sealing, for this server's address alone.
+const PIN = "shipsight-sealing-identity";
+const SEALS = "shipsight-seals";
 
 const COLOURS = ["#ff6348", "#1e90ff", "#2ed573", "#ffb800", "#a55eea", "#00d2d3", "#ff6bb5", "#7ba700"];
 
@@ -92,25 +97,39 @@ function list(image) {
   table.hidden = !rows.length;
 }
 
+async function askPlain(file, { model, query, headers }) {
+  const where = `/v1/models/${encodeURIComponent(model)}/predict?${query}`;
+  const answer = await fetch(where, { method: "POST", body: file, headers });
+  return { status: answer.status, told: await answer.json() };
+}
+
 async function ask(file) {
   const told = at("told");
   told.className = "";
   told.textContent = "asking…";
   const begin = performance.now();
-  const where = `/v1/models/${encodeURIComponent(at("model").value)}/predict?conf=${encodeURIComponent(at("conf").value)}`;
-  const answer = await fetch(where, { method: "POST", body: file, headers: proofOfPage() });
-  const body = await answer.json();
-  if (!answer.ok) {
-    told.className = "failed";
-    told.textContent = [body.error.what, body.error.expected && `expected ${body.error.expected}`].filter(Boolean).join("; ");
-    at("picture").hidden = at("found").hidden = true;
+  const question = { model: at("model").value, query: `conf=${encodeURIComponent(at("conf").value)}`, headers: proofOfPage() };
+  const isSealed = at("seal").checked;
+  const { status, told: body } = isSealed
+    ? await askSealed(file, { ...question, pin: at("pin").value })
+    : await askPlain(file, question);
+  if (status !== 200) {
+    fail([body.error.what, body.error.expected && `expected ${body.error.expected}`].filter(Boolean).join("; "));
     return;
   }
+  if (isSealed) remember();
   const image = body.images[0];
   const count = image.predictions ? `${image.predictions.length} found` : "classified";
-  told.textContent = `${count} by ${body.variant} in ${(performance.now() - begin).toFixed(0)} ms`;
+  const ways = isSealed ? ", sealed both ways" : "";
+  told.textContent = `${count} by ${body.variant} in ${(performance.now() - begin).toFixed(0)} ms${ways}`;
   draw(await createImageBitmap(file), image.predictions || []);
   list(image);
+}
+
+function fail(text) {
+  at("told").className = "failed";
+  at("told").textContent = text;
+  at("picture").hidden = at("found").hidden = true;
 }
 
 async function choose(files) {
@@ -118,12 +137,55 @@ async function choose(files) {
   try {
     await ask(files[0]);
   } catch (error) {
-    at("told").className = "failed";
-    at("told").textContent = "the server gave no answer";
+    fail(error instanceof SealError ? error.message : "the server gave no answer");
   }
 }
 
+// ---- sealing
+
+function remember() {
+  localStorage.setItem(PIN, at("pin").value.trim());
+  at("sealing-told").textContent = "Remembered in this browser: keys that another identity signed are refused.";
+}
+
+/** Shows what images are sealed to: the identity remembered, or the one that the server shows, for somebody to compare. */
+async function showSealing() {
+  const seals = at("seal").checked;
+  at("sealing").hidden = !seals;
+  localStorage.setItem(SEALS, seals ? "yes" : "no");
+  if (!seals || at("pin").value) return;
+  if (!(await canSeal())) {
+    at("seal").checked = false;
+    at("seal").disabled = true;
+    at("pin").parentElement.hidden = true;
+    at("sealing-told").className = "failed";
+    at("sealing-told").textContent =
+      "This browser cannot seal: it lacks X25519 or Ed25519. Use a current one, or the client in Python.";
+    return;
+  }
+  const known = localStorage.getItem(PIN);
+  if (known) {
+    at("pin").value = known;
+    remember();
+    return;
+  }
+  const shown = await fetch("/v1/sealing-keys", { cache: "no-store" }).then((one) => (one.ok ? one.json() : {}), () => ({}));
+  at("pin").value = shown.identity || "";
+  at("sealing-told").textContent = shown.identity
+    ? "Shown by the server just now. Compare it with the line “sealing” that it printed at its start, or paste that one; it is remembered with the first answer."
+    : "Paste the line “sealing” that the server printed at its start.";
+}
+
+at("seal").addEventListener("change", showSealing);
+at("pin").addEventListener("input", () => {
+  at("sealing-told").textContent = "Typed in: it is remembered with the first answer.";
+});
+
 at("file").addEventListener("change", (event) => choose(event.target.files));
+// Else choosing the same image again, sealed this time, would be no change.
+at("file").addEventListener("click", (event) => {
+  event.target.value = "";
+});
 for (const kind of ["dragover", "dragleave", "drop"]) {
   at("drop").addEventListener(kind, (event) => {
     event.preventDefault();
@@ -152,6 +214,8 @@ function acted() {
 if (await start("known")) {
   for (const kind of ["pointerdown", "pointermove", "keydown", "scroll"]) addEventListener(kind, acted, { passive: true });
   document.addEventListener("visibilitychange", look);
+  at("seal").checked = localStorage.getItem(SEALS) === "yes";
+  showSealing();
   look();
   setInterval(look, EVERY_MS);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Asks the server about access: errors as it tells them, a fresh proof where it wants one, sign-in where the session ended.
+// Asks the server, about access and by a whole path about anything else: errors as it tells them, a fresh proof where it wants one, sign-in where the session ended.
 import { at, make } from "/pages/elements.js";
 import { proveAgain } from "/pages/prove.js";
 
@@ -43,7 +43,7 @@ async function send(method, path, body) {
   if (method !== "GET") Object.assign(headers, proofOfPage());
   let answer;
   try {
-    answer = await fetch(`/v1/access/${path}`, { method, headers, body: JSON.stringify(body), cache: "no-store" });
+    answer = await fetch(path.startsWith("/") ? path : `/v1/access/${path}`, { method, headers, body: JSON.stringify(body), cache: "no-store" });
   } catch (error) {
     throw new ServerError(0, { what: "the server gave no answer" });
   }
@@ -79,7 +79,7 @@ export async function ask(method, path, body) {
 /** Like `ask`, and never repeated: what is typed in is wrong, not the session. */
 export { send as askOnce };
 
-const PAGES = ["/", "/account", "/administration", "/second-factor"];
+const PAGES = ["/", "/account", "/administration", "/audit", "/second-factor"];
 
 export function toSignIn() {
   const here = PAGES.includes(location.pathname) && location.pathname !== "/" ? `?next=${location.pathname.slice(1)}` : "";
@@ -96,6 +96,7 @@ function showHeader() {
   const links = session.kind === "nobody" ? [] : [["/", "Models"]];
   if (session.kind === "person") links.push(["/account", "Account"]);
   if (may("access.read") && !session.must_enrol && session.kind !== "loopback") links.push(["/administration", "Administration"]);
+  if (may("audit.read") && !session.must_enrol && session.kind === "person") links.push(["/audit", "Audit"]);
   at("pages").replaceChildren(
     ...links.map(([href, text]) => {
       const link = make("a", { href }, text);

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of `serve` that say where what happens is recorded, and what is told of it at start. Private to `cli`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from shipsight.cli.access_place import sqlite_path
+from shipsight.cli.audit_place import AUDIT_VARIABLE, OFF, audit_beside, audit_key_path, audit_place, server_name
+
+if TYPE_CHECKING:
+    from shipsight.serve import ServeOptions
+    from shipsight.serve.audit_options import AuditOptions
+
+__all__ = ["given_options", "read_audit", "shown_place", "tell_audit"]
+
+_log = logging.getLogger("shipsight.serve")
+_NOT_TOLD = frozenset({"--json"})
+
+
+def read_audit(
+    given: str | None,
+    *,
+    database: str | None,
+    key: Path | None,
+    copies: Sequence[str] | None,
+    every: int,
+    seconds: float,
+    predictions: bool,
+    server: str | None,
+    port: int,
+) -> AuditOptions:
+    """Returns where a server records what happens, as the options of the command line have it.
+
+    That is beside identities where it keeps some, and where an option or the environment says so.
+
+    Raises:
+        UsageError: an option does not fit.
+    """
+    from shipsight.access.audit.witnesses import parse_copy
+    from shipsight.serve.audit_options import AuditOptions
+
+    asked = given or os.environ.get(AUDIT_VARIABLE)
+    off_at = None
+    place = None if asked is None and database is None else audit_place(given, database=database)
+    if asked == OFF and database is not None:
+        beside = audit_beside(database)
+        path = sqlite_path(beside)
+        off_at = beside if path is None or path.exists() else None
+    at = place or off_at
+    for one in copies or ():
+        parse_copy(one)  # refused before anything is started
+    return AuditOptions(
+        place=place,
+        key=None if at is None else audit_key_path(key, at),
+        copies=tuple(copies or ()),
+        every=every,
+        seconds=seconds,
+        predictions=predictions,
+        server=server_name(server, port=port),
+        off_at=off_at,
+    )
+
+
+def shown_place(options: AuditOptions) -> str | None:
+    """Returns where the log is, as people may read it; None where there is none."""
+    from shipsight.serve.configuration import without_secrets
+
+    return None if options.place is None else without_secrets(options.place)
+
+
+def tell_audit(options: AuditOptions) -> None:
+    """Says that a log is switched off, here and in that log."""
+    if options.off_at is None:
+        return
+    from shipsight.serve.audit_opening import switched_off
+    from shipsight.serve.logs import fields
+
+    _log.warning("--audit off: nothing that happens is recorded", extra=fields(code="audit-off"))
+    switched_off(options)
+
+
+def given_options(context: typer.Context, options: ServeOptions) -> tuple[tuple[str, str], ...]:
+    """Returns the command line's options with their values, those not given included; without secrets.
+
+    Args:
+        context: of the command.
+        options: what became of them: what stands for a default is told as it is.
+    """
+    from shipsight.serve.configuration import without_secrets
+
+    access, audit = options.access.settings, options.audit
+    effective: dict[str, Any] = {
+        "--database": None if access is None else access.database,
+        "--secrets-key": None if access is None else access.secrets_key,
+        "--audit": audit.place or OFF,
+        "--audit-key": audit.key,
+        "--server-name": audit.server,
+    }
+    told = []
+    for one in context.command.params:
+        name = max(one.opts, key=len) if one.param_type_name == "option" else "BUNDLE"
+        if name in _NOT_TOLD or name == "--help":
+            continue
+        value = effective.get(name, context.params.get(one.name or ""))
+        told.append((name, _text(value, without_secrets)))
+    return tuple(told)
+
+
+def _text(value: object, without_secrets: Any) -> str:  # noqa: ANN401 - of `configuration`, imported late
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return " ".join(_text(one, without_secrets) for one in value)
+    return str(without_secrets(str(value)))
