@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -492,6 +493,21 @@ def test_each_try_is_told_with_factor_address_and_outcome_and_no_secret(people: 
     seen = repr(people.events.kept) + repr(step) + repr(done)
     for secret in (PASSWORD, OTHER_PASSWORD, code, step.pending, done.session.token, done.session.csrf, done.device):
         assert str(secret) not in seen
+
+
+def test_password_typed_into_the_field_for_the_name_is_not_told(people: People) -> None:
+    """ASVS 16.2.5: what nobody here is called is told as something that can be counted, and not read."""
+    people.add("ada")
+    for name in ("hunter2hunter2", "Hunter2hunter2", "another-name", "", "not a name!"):
+        refusal(lambda name=name: people.sign_in.begin(name, PASSWORD, address="192.0.2.1"))
+    hammer(people, "hunter2hunter2", 5)
+    told = [one.actor for one in people.events.kept if one.outcome is Outcome.REFUSED]
+    assert "hunter2" not in repr(people.events.kept)
+    assert told[0] == told[1] != told[2]
+    assert (told[3], told[4]) == ("nobody", "nobody")
+    assert re.fullmatch("unknown:[0-9a-f]{12}", told[0])
+    assert set(told[5:]) == {told[0]}
+    assert {one.actor for one in people.events.of(EventKind.LIMITED)} == {told[0]}
 
 
 def test_tries_that_come_too_early_are_told(people: People) -> None:

@@ -172,6 +172,8 @@ def test_person_is_erased_and_archives_are_named(typed: Typed, tmp_path: Path) -
     assert b"person:user4" not in out.read_bytes()
     assert typed.run("verify", "--archive", out).code == 0
     assert typed.run("erase", "user4").code == 2
+    nothing = typed.run("erase", "user0")
+    assert (nothing.code, "give these with --archive" in nothing.err) == (2, True)
 
 
 def test_key_is_printed_and_changed(typed: Typed) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shipsight.cli.audit_place import audit_beside, audit_key_path, audit_place, server_name
+from shipsight.cli.serve_audit import read_audit
 from shipsight.errors import UsageError
 
 
@@ -45,6 +47,19 @@ def test_options_come_before_variables_and_these_before_the_usual_place(
     assert audit_key_path(None, "/x/a.db") == tmp_path / "named.key"
     assert audit_key_path(Path("given.key"), "/x/a.db") == tmp_path / "given.key"
     assert (server_name(), server_name("west")) == ("east", "west")
+
+
+def test_log_beside_the_identities_that_is_not_named_is_told_of(tmp_path: Path) -> None:
+    database, beside = str(tmp_path / "access.db"), tmp_path / "access.audit.db"
+    options: dict[str, Any] = {"copies": None, "every": 1, "seconds": 1.0, "predictions": False, "server": None}
+
+    def left(given: str | None) -> str | None:
+        return read_audit(given, database=database, key=None, port=8000, **options).off_at
+
+    assert left("off") is None
+    beside.write_bytes(b"")
+    assert left("off") == left(str(tmp_path / "other.db")) == left("postgresql://db/x") == str(beside)
+    assert left(None) is left(str(beside)) is None
 
 
 @pytest.mark.parametrize("how", ["option", "variable"])

@@ -190,11 +190,13 @@ def test_reading_is_recorded_once_for_each_person_and_filter(fresh: AuditedApp) 
     fresh.told("records", who=other)
     fresh.told("records/0")
     fresh.told("records/1")
-    told = [(one.actor, one.details["what"], one.details.get("filter")) for one in fresh.of(EventKind.AUDIT_READ)[1:]]
+    fresh.told("records/1")
+    told = [(one.actor, one.details["what"], one.subject) for one in fresh.of(EventKind.AUDIT_READ)[1:]]
     assert told == [
         ("person:auditor", "entries", None),
         ("person:other", "entries", None),
-        ("person:auditor", "entry", None),
+        ("person:auditor", "entry", "entry:0"),
+        ("person:auditor", "entry", "entry:1"),
     ]
 
 

@@ -351,7 +351,16 @@ def test_commands_record_what_they_do_beside_the_identities(folder: Path) -> Non
     assert off.returncode == 0
     assert "SHIPSIGHT_AUDIT is off" in off.stderr
     assert len(entries(folder, EventKind.USER_ADDED)) == 1
+    away = shipsight("user", "add", "eve", *database, SHIPSIGHT_AUDIT=str(folder / "other.db"))
+    assert away.returncode == 0
+    here = folder / "access.audit.db"
+    changed = [one.event.details["$SHIPSIGHT_AUDIT"] for one in entries(folder, EventKind.CONFIGURATION_CHANGED)]
+    assert changed == [f"{here} -> off", f"{here} -> {folder / 'other.db'}"]
     verified(folder)
+    (folder / "access.audit.key").unlink()
+    refused = shipsight("user", "add", "mallory", *database, SHIPSIGHT_AUDIT="off")
+    assert refused.returncode != 0
+    assert "mallory" not in shipsight("user", "list", *database).stdout
 
 
 # --- a process that is killed -----------------------------------------------------------------------------------------

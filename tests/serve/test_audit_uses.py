@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -356,6 +357,18 @@ def test_options_are_compared_with_the_start_before_of_the_same_server(log: Audi
     assert changes_since(log, "two", (("--host", "::1"),)) == {}
 
 
+def test_start_under_another_name_or_port_is_compared_with_the_newest_of_its_machine(log: AuditLog) -> None:
+    from shipsight.access import Event
+
+    events = AuditedEvents(log)
+    for machine, behind in ((socket.gethostname(), "proxy"), ("elsewhere", "kserve")):
+        details = {"options": [f"--behind={behind}"], "machine": machine}
+        events.record(Event(NOON, EventKind.STARTED, Outcome.DONE, SERVER.told(), details=details))
+    now = (("--behind", ""),)
+    assert changes_since(log, "two", now) == {"--behind": "proxy -> none"}
+    assert changes_since(log, "one:8001", now) == {"--behind": "kserve -> none"}
+
+
 def test_changed_options_are_recorded_before_a_server_starts(log: AuditLog) -> None:
     from shipsight.access import Event
 
@@ -380,6 +393,14 @@ def test_changed_options_are_recorded_before_a_server_starts(log: AuditLog) -> N
         ("https://user:s3cret@collector:4318", "https://user@collector:4318"),
         ("https://s3cret:@[::1", "an address that cannot be read"),
         ("/a/path", "/a/path"),
+        ("postgresql://ada:s3cret#1@db:5432/x?sslpassword=s3cret", "postgresql://ada@db:5432/x?sslpassword"),
+        ("postgresql://ada:/s3cret/@db/x", "postgresql://ada@db/x"),
+        ("postgresql+psycopg://ada:s3cret?=s3cret@db/x", "postgresql+psycopg://..."),
+        ("postgresql://db:5432/x?password=a@s3cret", "postgresql://..."),
+        ("postgresql:///x?password=a@s3cret", "postgresql://..."),
+        ("https://user:s3cret#1@collector:4318", "https://..."),
+        ("https://user:/s3cret@collector", "https://..."),
+        ("https://collector/x?token=a@s3cret", "https://..."),
     ],
 )
 def test_no_secret_of_an_address_is_told(given: str, told: str) -> None:

@@ -9,6 +9,8 @@ transaction. Stable. Sources: OWASP ASVS 5.0, 6.3, 6.4 and 7.2.4.
 
 from __future__ import annotations
 
+import hmac
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -104,6 +106,7 @@ class SignIn:
         self._events = events
         self._now = now
         self._passwords = passwords or Passwords()
+        self._unknown_key = secrets.token_bytes(32)
         self._proofs = Proofs(db, factors, events, now)
         self._step_up = StepUp(db, self._proofs, self._passwords, passkeys, sessions, now)
 
@@ -131,11 +134,10 @@ class SignIn:
             OverloadedError: too many people sign in at once.
         """
         name, at = known_form(name), self._now()
-        # Not what nobody could be named: people type their passwords there.
-        actor = f"person:{name}" if name else "nobody"
         with self._db.read() as connection:
             row = connection.execute(select(users).where(users.c.name == name)).one_or_none()
             whom = counted_as(connection, None if row is None else row.id, name, device, at)
+        actor = self._unknown(name) if row is None else f"person:{name}"
         self._proofs.take(PASSWORDS, whom, actor, address)
         kept = None if row is None else row.password_hash
         is_right = self._passwords.matches(password, kept)
@@ -451,6 +453,15 @@ class SignIn:
                 connection.execute(
                     update(users).where(users.c.id == user_id, users.c.password_hash == kept).values(password_hash=made)
                 )
+
+    def _unknown(self, name: str) -> str:
+        """Returns how a name is told that nobody here has: people type their passwords there.
+
+        The same name is the same until the process ends, so that tries can be counted, and nobody can try names against it later.
+        """
+        if not name:
+            return "nobody"
+        return f"unknown:{hmac.digest(self._unknown_key, name.encode(), 'sha256').hex()[:12]}"
 
     def _told(self, pending: Pending | None) -> str:
         if pending is None:

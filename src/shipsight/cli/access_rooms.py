@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shipsight.cli.access_place import default_database, default_secrets_key, sqlite_path
-from shipsight.cli.audit_place import AUDIT_VARIABLE, audit_key_path, audit_place, server_name
+from shipsight.cli.audit_place import AUDIT_VARIABLE, audit_key_path, audit_place, log_left_alone, server_name
 from shipsight.errors import EnvironmentLackError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ class Rooms:
 def open_rooms(database: str | None, *, changes: bool) -> Iterator[Rooms]:
     """Opens identities; what happens to them is recorded in the audit log, and told on standard error, as a server tells it.
 
-    The log is that of `$SHIPSIGHT_AUDIT`, else the one beside the database; it is opened for the first event. What cannot be
-    recorded is not done.
+    The log is that of `$SHIPSIGHT_AUDIT`, else the one beside the database; it is opened for the first event. Where one lies beside
+    the database and the variable names another, or none, that is recorded there first. What cannot be recorded is not done.
 
     Args:
         database: as the option gives it.
@@ -125,7 +125,7 @@ def open_rooms(database: str | None, *, changes: bool) -> Iterator[Rooms]:
     form = LogFormat.TEXT if sys.stderr.isatty() else LogFormat.JSON
     with (
         log_events(form, sys.stderr),
-        LateAudit(_audit_options(url)) as events,
+        LateAudit(_audit_options(url), elsewhere=f"${AUDIT_VARIABLE}") as events,
         closing(open_database(url, migrate=changes)) as opened,
     ):
         directory = Directory(opened, events, _now)
@@ -141,10 +141,12 @@ def _audit_options(database: str) -> AuditOptions:
     from shipsight.serve.audit_options import AuditOptions
 
     place = audit_place(database=database)
+    off_at, off_key = log_left_alone(database, place) or (None, None)
     if place is None:
         _log.warning("$%s is off: what is done here is not recorded", AUDIT_VARIABLE)
-        return AuditOptions()
-    return AuditOptions(place=place, key=audit_key_path(None, place), server=server_name())
+        return AuditOptions(server=server_name(), off_at=off_at, off_key=off_key)
+    key = audit_key_path(None, place)
+    return AuditOptions(place=place, key=key, server=server_name(), off_at=off_at, off_key=off_key)
 
 
 def secrets_key_path(database: str, given: Path | None) -> Path:

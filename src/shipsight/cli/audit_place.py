@@ -18,6 +18,7 @@ __all__ = [
     "audit_beside",
     "audit_key_path",
     "audit_place",
+    "log_left_alone",
     "server_name",
 ]
 
@@ -53,6 +54,23 @@ def audit_beside(database: str) -> str:
     """Returns the log's place beside identities: `access.db` -> `access.audit.db`; the same database where that is PostgreSQL."""
     path = sqlite_path(database)
     return database if path is None else str(path.with_suffix(".audit.db"))
+
+
+def log_left_alone(database: str, place: str | None) -> tuple[str, Path] | None:
+    """Returns the log that lies beside identities and its key, where another place or none was named; else None.
+
+    Args:
+        database: of identities.
+        place: that was named, None for `off`.
+    """
+    path = sqlite_path(audit_beside(database))
+    if path is None or not path.exists():
+        return None
+    named = None if place is None else sqlite_path(place)
+    if named is not None and named.resolve() == path.resolve():
+        return None
+    key = path.with_suffix(".key")
+    return str(path.absolute()), key if key.exists() else audit_key_path(None, str(path))
 
 
 def audit_key_path(given: Path | None, place: str) -> Path:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from shipsight.cli.access_place import sqlite_path
-from shipsight.cli.audit_place import AUDIT_VARIABLE, OFF, audit_beside, audit_key_path, audit_place, server_name
+from shipsight.cli.audit_place import (
+    AUDIT_VARIABLE,
+    OFF,
+    audit_beside,
+    audit_key_path,
+    audit_place,
+    log_left_alone,
+    server_name,
+)
 
 if TYPE_CHECKING:
     from shipsight.serve import ServeOptions
@@ -47,12 +55,16 @@ def read_audit(
     from shipsight.serve.audit_options import AuditOptions
 
     asked = given or os.environ.get(AUDIT_VARIABLE)
-    off_at = None
     place = None if asked is None and database is None else audit_place(given, database=database)
-    if asked == OFF and database is not None:
+    left = None
+    if asked is not None and database is not None:
+        left = log_left_alone(database, place)
         beside = audit_beside(database)
-        path = sqlite_path(beside)
-        off_at = beside if path is None or path.exists() else None
+        if asked == OFF and sqlite_path(beside) is None:
+            left = beside, audit_key_path(key, beside)
+        elif left is not None and asked == OFF and key is not None:
+            left = left[0], audit_key_path(key, beside)
+    off_at, off_key = left or (None, None)
     at = place or off_at
     for one in copies or ():
         parse_copy(one)  # refused before anything is started
@@ -65,6 +77,7 @@ def read_audit(
         predictions=predictions,
         server=server_name(server, port=port),
         off_at=off_at,
+        off_key=off_key,
     )
 
 
@@ -82,7 +95,10 @@ def tell_audit(options: AuditOptions) -> None:
     from shipsight.serve.audit_opening import switched_off
     from shipsight.serve.logs import fields
 
-    _log.warning("--audit off: nothing that happens is recorded", extra=fields(code="audit-off"))
+    if options.place is None:
+        _log.warning("--audit off: nothing that happens is recorded", extra=fields(code="audit-off"))
+    else:
+        _log.warning("--audit names another place than the log beside the identities", extra=fields(code="audit-moved"))
     switched_off(options)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     # SQLAlchemy, which a server that records nothing does not need.
     from shipsight.access.audit.log import AuditLog
 
-__all__ = ["AuditedEvents", "LateAudit", "opened_audit", "starts_with", "switched_off"]
+__all__ = ["AuditedEvents", "LateAudit", "opened_audit", "record_elsewhere", "starts_with", "switched_off"]
 
 _log = logging.getLogger("shipsight.serve")
 _QUIET = frozenset({EventKind.PREDICTED, EventKind.KEY_USED, EventKind.CERTIFICATE_USED})
@@ -102,10 +102,11 @@ class LateAudit:
 
     Args:
         options: of the log; without a place events are only told.
+        elsewhere: what says that it is not the log beside identities; that is recorded there before the first event.
     """
 
-    def __init__(self, options: AuditOptions) -> None:
-        self._options = options
+    def __init__(self, options: AuditOptions, *, elsewhere: str | None = None) -> None:
+        self._options, self._elsewhere = options, elsewhere
         self._open = ExitStack()
         self._sink: EventSink | None = None
 
@@ -116,6 +117,8 @@ class LateAudit:
             AuditError: it cannot be kept, so that what it tells of must not be done.
         """
         if self._sink is None:
+            if self._elsewhere is not None:
+                record_elsewhere(self._options, self._elsewhere)
             audit = self._opened()
             self._sink = LoggedEvents() if audit is None else AuditedEvents(audit)
         self._sink.record(event)
@@ -160,28 +163,38 @@ def starts_with(audit: AuditLog, events: EventSink, options: AuditOptions) -> No
 
 
 def switched_off(options: AuditOptions) -> None:
-    """Records in a log that it is not written any more by this server, which was told so by `--audit off`.
+    """Records in a log that it is not written any more by this server, which was told so by `--audit`: `off`, or another place.
 
     That the log cannot be written may be why: then it is said in the server's log, and the server starts.
 
     Args:
         options: of the server.
     """
+    try:
+        record_elsewhere(options, "--audit")
+    except ShipsightError as error:
+        _log.error("that --audit names no more where the log lies could not be recorded: %s", error)
+
+
+def record_elsewhere(options: AuditOptions, option: str) -> None:
+    """Records in the log that lies beside identities that what follows is recorded elsewhere, or nowhere.
+
+    Args:
+        options: of the server or command.
+        option: that says so.
+
+    Raises:
+        AuditError: it cannot be recorded.
+    """
     place = options.off_at
-    if place is None or options.key is None:
+    if place is None or options.off_key is None:
         return
     from shipsight.serve.configuration import without_secrets
 
-    late = LateAudit(replace(options, place=place, copies=(), predictions=False))
-    try:
-        with late:
-            late.record(
-                _by_server(
-                    EventKind.CONFIGURATION_CHANGED, user=_user(), **{"--audit": f"{without_secrets(place)} -> off"}
-                )
-            )
-    except ShipsightError as error:
-        _log.error("that --audit off was given could not be recorded: %s", error)
+    change = f"{without_secrets(place)} -> {'off' if options.place is None else without_secrets(options.place)}"
+    there = replace(options, place=place, key=options.off_key, copies=(), predictions=False, off_at=None)
+    with LateAudit(there) as late:
+        late.record(_by_server(EventKind.CONFIGURATION_CHANGED, user=_user(), **{option: change}))
 
 
 def _by_server(kind: EventKind, **details: str) -> Event:

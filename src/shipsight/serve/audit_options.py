@@ -31,7 +31,9 @@ class AuditOptions:
         seconds: after which one is signed where there is something new; 60.
         predictions: whether every prediction is recorded; off: at 300 a second they are most of a log.
         server: what this server is called there; letters, digits and `._:-`, at most 64.
-        off_at: where a log lies that this server was told not to write (`--audit off`), None where there is none.
+        off_at: where a log lies that this server, or command, was told not to write: `--audit off`, or another place. None where
+            there is none.
+        off_key: file of that log's key.
         configuration: options and their values, without secrets; recorded at each start. Empty: none are.
     """
 
@@ -44,6 +46,7 @@ class AuditOptions:
     server: str = "server"
     off_at: str | None = None
     configuration: tuple[tuple[str, str], ...] = ()
+    off_key: Path | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.server):
@@ -69,6 +72,7 @@ class AuditOptions:
             **{
                 **told,
                 "key": None if told["key"] is None else Path(told["key"]),
+                "off_key": None if told["off_key"] is None else Path(told["off_key"]),
                 "copies": tuple(told["copies"]),
                 "configuration": tuple((name, value) for name, value in told["configuration"]),
             }

@@ -279,6 +279,7 @@ async def _answer(
         tls=options.tls is not None,
         host=options.host,
         release=__version__,
+        machine=socket.gethostname(),
         options=told_options(options.audit.configuration) or None,
     )
     living, sealing_watch = asyncio.create_task(live()), asyncio.create_task(sealing.keys.watch())

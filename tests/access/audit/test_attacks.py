@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from tests.access.audit.logs import QUICK, Place, Ticking, fill, make_log, open_log, signed_in
 
 from shipsight.access.audit.checkpoint import Signer
+from shipsight.access.audit.log_keys import new_key_path
 from shipsight.access.audit.merkle import Frontier, leaf_hash
 from shipsight.access.audit.record import FIELDS
 from shipsight.access.audit.verify import Status, Verification
-from shipsight.errors import EnvironmentLackError
+from shipsight.errors import AuditError, EnvironmentLackError
 
 COLUMNS = ("record", "actor", "address", "details", "subject", "salts", "erased", "at", "kind", "outcome", "server")
 RECORD_KEYS = (
@@ -357,3 +358,39 @@ def test_server_of_1970_is_read(empty: Place) -> None:
     with open_log(empty.url, empty.key_path, now=lambda: datetime(1970, 1, 1, tzinfo=UTC)) as log:
         log.record(signed_in())
     assert empty.verify(now=lambda: datetime(1970, 1, 1, tzinfo=UTC)).is_ok
+
+
+def empty_out(place: Place) -> None:
+    place.run("DELETE FROM audit_records", "DELETE FROM audit_checkpoints", "DELETE FROM audit_sessions")
+    set_head(place, 0)
+
+
+def test_log_that_was_emptied_is_found(place: Place) -> None:
+    empty_out(place)
+    assert codes(place.verify()) == {"log-cut"}
+
+
+@pytest.mark.parametrize("forgets_keys", [False, True])
+def test_log_that_was_emptied_is_not_gone_on_with(place: Place, forgets_keys: bool) -> None:
+    empty_out(place)
+    if forgets_keys:
+        place.run("DELETE FROM audit_keys")
+    with pytest.raises(AuditError, match="emptied"):
+        place.open()
+    assert place.rows("SELECT * FROM audit_records") == []
+
+
+def test_log_that_does_not_begin_with_its_key_is_found(place: Place) -> None:
+    found = place.rows("SELECT record FROM audit_records WHERE seq = 0")[0][0]
+    changed = found.replace('"kind":"audit-key-added"', '"kind":"started"')
+    place.run("UPDATE audit_records SET record = :record, kind = 'started' WHERE seq = 0", record=changed)
+    assert "log-cut" in codes(place.verify())
+
+
+def test_beginning_that_was_torn_off_before_its_key_was_in_place_is_finished(empty: Place) -> None:
+    with empty.open():
+        pass
+    empty.key_path.rename(new_key_path(empty.key_path))
+    with empty.open():
+        pass
+    assert empty.verify().is_ok

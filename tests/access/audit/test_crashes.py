@@ -63,7 +63,6 @@ def test_killed_writer_leaves_every_entry_that_it_said_is_kept_and_no_torn_one(e
         entries = list(log.entries())
     kept = [one.event.actor for one in entries if one.event.kind.value == "sign-in"]
     assert kept[: last + 1] == [f"person:one-{number}" for number in range(last + 1)]
-    assert len(kept) <= last + 3
     assert "audit-recovered" in {one.event.kind.value for one in entries}
     assert empty.verify().is_ok
 

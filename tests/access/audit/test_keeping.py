@@ -205,6 +205,21 @@ def test_what_was_erased_is_in_no_file_of_the_log(folder: Path) -> None:
     assert place.verify().is_ok
 
 
+def test_erasure_beside_a_reader_says_what_its_journal_still_holds(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = make_log(str(folder / "log.db"), folder / "log.key")
+    with place.open() as log:
+        log.record(signed_in("marguerite"))
+        reader = AuditReader.open(place.url)
+        with reader.database.read() as connection:
+            connection.exec_driver_sql("SELECT count(*) FROM audit_records").all()
+            log.erase("marguerite", actor="server:root")
+        reader.close()
+    assert "holds what was erased" in caplog.text
+    assert place.verify().is_ok
+
+
 def test_value_erased_without_being_told_is_found_beside_one_that_was(place: Place) -> None:
     with place.open() as log:
         done = log.erase("user0", actor="server:root")
@@ -214,6 +229,65 @@ def test_value_erased_without_being_told_is_found_beside_one_that_was(place: Pla
         salts=bytes(64),
     )
     assert codes(place.verify()) == {"value-missing"}
+
+
+def test_erasure_of_values_that_went_into_two_archives_verifies_and_is_no_quota(place: Place, folder: Path) -> None:
+    with place.open(now=Ticking(NOW)) as log:
+        log.record(signed_in("eva"))
+        log.checkpoint()
+    with place.open(now=Ticking(NOW + timedelta(days=1))) as log:
+        log.record(signed_in("eva"))
+    with place.open(now=Ticking(NOW + timedelta(days=2))) as log:
+        log.record(signed_in("eva"))
+        log.record(signed_in("ada"))
+        done = log.erase("eva", actor="server:root")
+    with place.open(now=Ticking(NOW + timedelta(days=3)), has_session=False) as log:
+        for number in (1, 2):
+            log.archive(NOW + timedelta(days=number), folder / f"{number}.archive", actor="server:root")
+    assert (done.entries, done.values) == (3, 6)
+    archives = [folder / "1.archive", folder / "2.archive"]
+    for some in ([], archives[1:], archives):
+        found = place.verify(archives=some)
+        assert (found.status, found.findings) == (Status.OK, [])
+    seq = place.rows("SELECT max(seq) FROM audit_records WHERE actor LIKE '%person:ada%'")[0][0]
+    salts = place.rows(f"SELECT salts FROM audit_records WHERE seq = {seq}")[0][0]
+    place.run(
+        f"UPDATE audit_records SET actor = NULL, salts = :salts, erased = :erased WHERE seq = {seq}",
+        salts=bytes(16) + bytes(salts)[16:],
+        erased=f"actor:{done.seq}",
+    )
+    assert codes(place.verify()) == {"value-missing"}
+
+
+@pytest.mark.parametrize("seq", ["before", "after"])
+def test_erasure_of_an_archive_is_no_quota_for_the_log(place: Place, folder: Path, seq: str) -> None:
+    out = folder / "old.archive"
+    archived(place, out)
+    with place.open(now=Ticking(NOW + timedelta(days=2))) as log:
+        done = log.erase_archive("user0", out, actor="server:root")
+        log.record(signed_in("zoe"))
+    assert place.verify().is_ok
+    order = "actor LIKE '%late%'" if seq == "before" else "actor LIKE '%zoe%'"
+    changed = place.rows(f"SELECT max(seq) FROM audit_records WHERE {order}")[0][0]
+    salts = place.rows(f"SELECT salts FROM audit_records WHERE seq = {changed}")[0][0]
+    place.run(
+        f"UPDATE audit_records SET actor = NULL, salts = :salts, erased = :erased WHERE seq = {changed}",
+        salts=bytes(16) + bytes(salts)[16:],
+        erased=f"actor:{done.seq}",
+    )
+    assert codes(place.verify()) == {"value-missing"}
+
+
+def test_value_put_back_after_its_erasure_is_found(place: Place) -> None:
+    columns = "actor, address, details, subject, salts"
+    rows = {one[0]: one[1:] for one in place.rows(f"SELECT seq, {columns} FROM audit_records")}
+    with place.open() as log:
+        log.erase("user0", actor="server:root")
+    (seq,) = place.rows("SELECT min(seq) FROM audit_records WHERE erased IS NOT NULL")[0]
+    values = dict(zip(columns.split(", "), rows[seq], strict=True))
+    assigned = ", ".join(f"{name} = :{name}" for name in values)
+    place.run(f"UPDATE audit_records SET {assigned}, erased = NULL WHERE seq = {seq}", **values)
+    assert codes(place.verify()) == {"value-changed"}
 
 
 def test_erasing_somebody_who_is_not_there_changes_nothing(place: Place) -> None:
@@ -228,6 +302,37 @@ def test_what_the_log_tells_of_itself_is_not_erased(place: Place) -> None:
     with place.open() as log:
         log.erase("server:one", actor="server:root")
         assert [one.event.details["session"] for one in log.entries(kinds=["audit-started"])]
+    assert place.verify().is_ok
+
+
+def test_who_read_or_lost_or_archived_is_erased_with_their_addresses_and_the_log_verifies(
+    place: Place, folder: Path
+) -> None:
+    with place.open() as log:
+        for kind, details in {
+            EventKind.AUDIT_READ: {"what": "entries", "filter": "actor=person:eva"},
+            EventKind.AUDIT_LOST: {"lost": 1},
+        }.items():
+            log.record(
+                Event(BEGAN, kind, Outcome.DONE, "person:eva", subject="eva", address="203.0.113.99", details=details)
+            )
+        other = Event(BEGAN, EventKind.AUDIT_READ, Outcome.DONE, "person:ada", details={"filter": "text=eva"})
+        log.record(other)
+        log.archive(BEGAN + timedelta(seconds=20), folder / "old.archive", actor="person:eva")
+        log.erase("eva", actor="person:auditor")
+        told = {one.event.kind: vars(one.event) for one in log.entries() if one.event.kind is not EventKind.STARTED}
+        assert "eva" not in repr([told[EventKind.AUDIT_READ], told[EventKind.AUDIT_ARCHIVED]])
+        assert "203.0.113" not in repr(told)
+        assert told[EventKind.AUDIT_LOST]["details"] == {"lost": 1}
+    found = place.verify()
+    assert (found.status, found.findings) == (Status.OK, [])
+
+
+def test_name_alone_means_who_runs_commands_too(place: Place) -> None:
+    with place.open() as log:
+        log.record(Event(BEGAN, EventKind.USER_ADDED, Outcome.DONE, "server:eva", subject="person:bob"))
+        log.erase("eva", actor="server:root")
+        assert "server:eva" not in repr([one.event for one in log.entries()])
     assert place.verify().is_ok
 
 

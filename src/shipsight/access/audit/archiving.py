@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
@@ -71,6 +71,7 @@ def archive(
         EnvironmentLackError: the file cannot be written.
     """
     database = log.reader.database
+    before = next(log.entries(kinds=(EventKind.AUDIT_ARCHIVED,), newest_first=True, limit=1), None)
     with database.read() as connection:
         head = read_head(connection)
         assert head is not None
@@ -80,6 +81,8 @@ def archive(
             raise UsageError("no entry is older", where="--until", got=write_time(until))
         erased = count_erased(connection, end)
         source = _Source(connection, head, end)
+        if before is not None:
+            source.take_along(before.event.details.get("erased"))
         told = ArchiveHead(head.origin, head.first, end, head.first_frontier, head.first_prev, write_time(now))
         items = source.items(log, now)
         digest = write_archive(out, items, head=told, signer=log.signer, now=now, lock=lock)
@@ -89,7 +92,8 @@ def archive(
             if current.first != head.first or count_erased(connection, end) != erased:
                 raise AuditError("values were erased, or entries archived, meanwhile", hint="Try again.")
             sessions = [f"{server} {heartbeat_s}" for server, heartbeat_s in read_sessions(connection)]
-            details = {"first": head.first, "size": end, "digest": digest, "sessions": sessions}
+            details: dict[str, Any] = {"first": head.first, "size": end, "digest": digest, "sessions": sessions}
+            details["erased"] = [f"{erasure} {values}" for erasure, values in sorted(source.erased.items())]
             event = log.tell(EventKind.AUDIT_ARCHIVED, actor, details)
             done = append(connection, current, [prepare(event)], server=log.server, now=now)
             delete_before(connection, end)
@@ -113,6 +117,17 @@ class _Source:
         self._connection, self._head, self._end = connection, head, end
         self.prev = head.first_prev
         self.checkpoint: KeptCheckpoint | None = None
+        self.erased: dict[int, int] = {}
+
+    def take_along(self, told: Any) -> None:  # noqa: ANN401 - a detail of an entry
+        """Takes how many values of which erasure older archives hold, as the entry that tells of the newest of them has it.
+
+        Of erasures that go into the archive themselves nobody has to know any more.
+        """
+        for one in told or ():
+            erasure, values = map(int, one.split())
+            if erasure >= self._end:
+                self.erased[erasure] = values
 
     def items(self, log: AuditLog, now: datetime) -> Iterator[Row | KeptCheckpoint]:
         """Yields them, once."""
@@ -124,6 +139,9 @@ class _Source:
                 leaf = leaf_hash(row.record.encode("ascii"))
                 frontier.append(leaf)
                 self.prev = leaf.hex()
+                for erasure in row.erasures().values():
+                    if erasure >= self._end:
+                        self.erased[erasure] = self.erased.get(erasure, 0) + 1
                 yield row
                 while kept is not None and kept.size <= row.seq + 1:
                     if kept.size > self._head.first:

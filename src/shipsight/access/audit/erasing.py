@@ -9,8 +9,10 @@ What the log tells of itself is never erased. Source: GDPR, article 17; EDPB gui
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -32,7 +34,21 @@ if TYPE_CHECKING:
 __all__ = ["Erased", "erase", "erase_archive"]
 
 _PAGE = 2000
-_OWN = "audit-"
+_OWN = frozenset(
+    one.value
+    for one in (
+        EventKind.AUDIT_STARTED,
+        EventKind.AUDIT_RECOVERED,
+        EventKind.AUDIT_LOST,
+        EventKind.AUDIT_ARCHIVED,
+        EventKind.AUDIT_ERASED,
+        EventKind.AUDIT_KEY_ADDED,
+        EventKind.AUDIT_KEY_RETIRED,
+    )
+)
+"""What the log tells of itself: details that a verification needs, and nothing of a person but who did it and from where."""
+_WAITS_S = (0.1, 0.5, 1.0)
+_log = logging.getLogger("shipsight.access")
 _NO_SALT = bytes(SALT_BYTES)
 
 
@@ -79,18 +95,33 @@ def erase(log: AuditLog, person: str, *, actor: str, now: datetime) -> Erased:
                 entries += 1
                 write_values(connection, without(row, choose(row), current.size, told))
         if not told.values:
-            raise UsageError("nothing is here of this person", got=person)
+            hint = (
+                f"Entries before {current.first} are in archives: give these with --archive." if current.first else None
+            )
+            raise UsageError("nothing is here of this person", got=person, hint=hint)
         pseudonym, details = _tell(told, entries)
         event = log.tell(EventKind.AUDIT_ERASED, actor, details)
         done = append(connection, current, [prepare(event)], server=log.server, now=now)
         signed = sign_head(connection, done.head, log.signer, now=now)
     log.wrote(done.head, 1, signed)
     if log.reader.database.kind == "sqlite":
-        # The journal holds pages as they were, until it is written anew.
+        _empty_journal(log)
+    return Erased(pseudonym, entries, told.values, current.size)
+
+
+def _empty_journal(log: AuditLog) -> None:
+    """Empties SQLite's journal, which holds pages as they were; says so where somebody who reads keeps it from that."""
+    for wait_s in (*_WAITS_S, None):
         with log.reader.database.read() as connection:
             connection.rollback()
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    return Erased(pseudonym, entries, told.values, current.size)
+            busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar()
+        if not busy:
+            return
+        if wait_s is not None:
+            time.sleep(wait_s)
+    _log.warning(
+        "somebody reads the audit log: its journal (-wal) holds what was erased until all have closed it, or erase again"
+    )
 
 
 def erase_archive(
@@ -175,21 +206,26 @@ def _chooser(person: str) -> Callable[[Row], tuple[str, ...]]:
     """Returns what tells which values of a row are a person's.
 
     Args:
-        person: a name, or who acts as it is told: `person:ada`, `certificate:CN=ada`.
+        person: a name, of a person or of a user of the operating system, or who acts as it is told: `person:ada`, `server:ada`,
+            `certificate:CN=ada`.
     """
     told = clean(person if ":" in person else f"person:{person}")
     name = told.partition(":")[2]
+    # Who runs commands is told as the operating system's user: a name alone means them, too.
+    all_told = (told,) if ":" in person else (told, f"server:{name}")
     if not name:
         raise UsageError("names nobody", got=person, expected="a person's name")
     is_named = re.compile(rf"(?<![\w.@-]){re.escape(name)}(?![\w@-]|\.\w)", re.IGNORECASE)
 
     def choose(row: Row) -> tuple[str, ...]:
-        if row.kind.startswith(_OWN):
-            return ("actor",) if _is(row.values[0], told) else ()
+        if row.kind in _OWN:
+            if not _is(row.values[0], *all_told):
+                return ()
+            return ("actor",) if row.values[1] is None else ("actor", "address")
         actor, _, details, subject = row.values
         chosen = []
-        is_theirs = _is(actor, told)
-        is_about = _is(subject, told) or _is(subject, name)
+        is_theirs = _is(actor, *all_told)
+        is_about = _is(subject, *all_told, name)
         if is_theirs:
             chosen.append("actor")
         if row.values[1] is not None and (is_theirs or (is_about and _is(actor, "nobody"))):
@@ -203,8 +239,8 @@ def _chooser(person: str) -> Callable[[Row], tuple[str, ...]]:
     return choose
 
 
-def _is(value: str | None, text: str) -> bool:
-    return value is not None and bool(json.loads(value) == text)
+def _is(value: str | None, *texts: str) -> bool:
+    return value is not None and json.loads(value) in texts
 
 
 def _texts(value: Any) -> Iterator[str]:  # noqa: ANN401 - of details

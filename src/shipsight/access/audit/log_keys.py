@@ -51,8 +51,18 @@ def admit(database: Database, path: Path, *, server: str, now: datetime) -> Sign
     with database.write() as connection:
         head = read_head(connection)
         assert head is not None
+        if not head.size and (read_keys(connection) or path.exists()):
+            raise AuditError(
+                "the log that this key signs was emptied",
+                where=path,
+                hint="Put back its last copy. To begin another log, move this key and the empty log away first.",
+            )
         if not read_keys(connection):
-            return _make_key(connection, head, path, server=server, now=now)
+            _make_key(connection, head, path, server=server, now=now)
+    # The key is put in its place after its entry is kept: whoever finds it there knows that its log had begun.
+    with database.write() as connection:
+        head = read_head(connection)
+        assert head is not None
         return signer_of_now(connection, head, path)
 
 
@@ -64,6 +74,8 @@ def signer_of_now(connection: Connection, head: Head, path: Path) -> Signer:
         EnvironmentLackError: the file cannot be used.
     """
     live = {one.key for one in read_keys(connection) if one.retired is None}
+    if not path.exists() and new_key_path(path).exists() and Signer.load(new_key_path(path)).key.text in live:
+        put_key(path)
     if not path.exists():
         raise AuditError(
             "the key that signs this log is not here", where=path, hint="Copy it from the server that began the log."
@@ -118,17 +130,13 @@ def is_endorsed(note: str, new: VerifierKey, keys: list[VerifierKey]) -> bool:
     return False
 
 
-def _make_key(connection: Connection, head: Head, path: Path, *, server: str, now: datetime) -> Signer:
+def _make_key(connection: Connection, head: Head, path: Path, *, server: str, now: datetime) -> None:
     if head.size:
         raise AuditError("the log's keys are not there", where=path, hint="Verify it with the key that you kept.")
-    try:
-        signer = Signer.load(path, make=True, name=head.origin)
-    except FileExistsError:
-        signer = Signer.load(path)
+    signer = Signer.load(new_key_path(path), make=True, name=head.origin)
     if signer.key.name != head.origin:
         raise AuditError("this key is another log's", where=path, expected=head.origin, got=signer.key.name)
     told = Event(now, EventKind.AUDIT_KEY_ADDED, Outcome.DONE, f"server:{server}", details={"key": signer.key.text})
     object.__setattr__(told, "address", None)
     append(connection, head, [prepare(told)], server=server, now=now)
     keep_key(connection, signer.key.text, 0)
-    return signer

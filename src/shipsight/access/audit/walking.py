@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from shipsight.access.audit.checkpoint import Checkpoint, KeyKind, VerifierKey, open_checkpoint
@@ -44,17 +45,35 @@ class Erasures:
 
     def __init__(self) -> None:
         self.values = 0
+        self.lowest: int | None = None
+        self.highest = -1
         self._hash = hashlib.sha256()
 
     def add(self, seq: int, field: str) -> None:
         """Takes a place."""
         self.values += 1
+        self.lowest = seq if self.lowest is None else min(self.lowest, seq)
+        self.highest = max(self.highest, seq)
         self._hash.update(f"{seq} {field}\n".encode())
 
     @property
     def digest(self) -> str:
         """The hash, in hexadecimal."""
         return self._hash.hexdigest()
+
+
+@dataclass(frozen=True)
+class _ToldErasure:
+    """What an entry tells was erased: how many values, a hash over their places, and of which entries' archive, None for the log."""
+
+    values: int
+    digest: str
+    archive: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> _ToldErasure:
+        first, _, last = str(told.get("archive", "")).partition("-")
+        return cls(int(told["values"]), str(told["digest"]), (int(first), int(last)) if first else None)
 
 
 class Walk:
@@ -76,7 +95,8 @@ class Walk:
         self._outside: list[tuple[int, str]] = []
         self._outside_at = 0
         self._erased: dict[int, Erasures] = {}
-        self._told: dict[int, tuple[int, str]] = {}
+        self._told: dict[int, _ToldErasure] = {}
+        self._taken: dict[int, dict[int, int]] = {}
         self._archived: dict[int, str] = {}
         self._newest: tuple[int, bool] | None = None
 
@@ -159,6 +179,8 @@ class Walk:
                 find("other-log", seq, f"is an entry of the log {record.log}")
             if (record.at, record.kind, record.outcome, record.server) != (row.at, row.kind, row.outcome, row.server):
                 find("copy-changed", seq, "what filters look at is not what the record says")
+            if seq == 0 and record.kind != EventKind.AUDIT_KEY_ADDED:
+                find("log-cut", seq, "a log begins with the key that signs it: this is another's beginning")
             if record.is_back:
                 self.result.note("clock-back", seq, f"the server's clock went back, to {record.written}")
             if row.erased is not None or not _fits(row.values, row.salts, record.commitments):
@@ -217,6 +239,8 @@ class Walk:
         """Ends the walk."""
         result = self.result
         result.size = self.size
+        if not self.size:
+            result.find("log-cut", 0, "nothing is here, not even the entry that every log begins with: it was emptied")
         for size, _ in self._outside[self._outside_at :]:
             if is_whole_log:
                 what = f"a checkpoint from elsewhere tells of {size} entries, there are {self.size}: it was cut, or is an older one"
@@ -266,6 +290,8 @@ class Walk:
                     find("value-changed", seq, f"{name} is there, and said to be erased")
             elif salt != _NO_SALT:
                 find("value-changed", seq, f"{name} is not there, and has a salt")
+            elif name in erasures and erasures[name] <= seq:
+                find("value-missing", seq, f"{name} is not there, and said to be erased by an entry before")
             elif name in erasures and committed != "null":
                 self._erased.setdefault(erasures[name], Erasures()).add(seq, name)
             elif name in erasures or committed != "null":
@@ -294,11 +320,14 @@ class Walk:
             self._retired.setdefault(key.text, seq + 1)
         elif kind is EventKind.AUDIT_ARCHIVED:
             self._archived[int(told["size"])] = told["digest"]
+            if "erased" in told:
+                pairs = [one.split() for one in told["erased"]]
+                self._taken[int(told["size"])] = {int(erasure): int(values) for erasure, values in pairs}
             for one in told["sessions"]:
                 server, _, heartbeat_s = one.rpartition(" ")
                 self.sessions.setdefault(canonical(server), float(heartbeat_s))
         elif kind is EventKind.AUDIT_ERASED:
-            self._told[seq] = (int(told["values"]), str(told["digest"]))
+            self._told[seq] = _ToldErasure.of(told)
         elif kind is EventKind.AUDIT_STARTED:
             self.sessions[record.server] = float(told.get("heartbeat_s", _HEARTBEAT_S))
         else:
@@ -337,15 +366,28 @@ class Walk:
                     )
                 else:
                     self.result.note("erased", seq, f"{found.values} values were erased by an entry that is not here")
-        for seq, (values, digest) in sorted(self._told.items()):
-            got = self._erased.get(seq, Erasures())
-            if got.values > values or (got.values == values and got.digest != digest):
-                self.result.find(
-                    "value-missing", seq, f"tells of {values} values, and {got.values} others are not there"
-                )
-            elif got.values < values:
-                what = f"tells of {values} erased values, {got.values} are missing here: the others are in archives, or there still"
-                self.result.note("erased", seq, what)
+        for seq, told in sorted(self._told.items()):
+            self._end_erasure(seq, told, self._erased.get(seq, Erasures()))
+
+    def _end_erasure(self, seq: int, told: _ToldErasure, got: Erasures) -> None:
+        """Compares what one entry tells was erased with what is not there: it must not do for erasing anything else."""
+        values, first = told.values, self.result.first
+        if got.values > values or (got.values == values and got.digest != told.digest):
+            self.result.find("value-missing", seq, f"tells of {values} values, and {got.values} others are not there")
+        elif told.archive is not None:
+            if got.lowest is not None and (got.lowest < told.archive[0] or got.highest > told.archive[1]):
+                self.result.find("value-missing", seq, "tells of an archive, and values of other entries are not there")
+        elif got.values < values:
+            # Those before the first entry here went into archives, and the entry that tells of the newest says how many.
+            taken = {} if not first else self._taken.get(first)
+            gone = values if taken is None else got.values + taken.get(seq, 0)
+            if gone != values:
+                what = f"tells of {values} erased values, and {gone} are not there, those in archives included"
+                self.result.find("value-missing" if gone > values else "value-changed", seq, what)
+                return
+        if got.values < values:
+            what = f"tells of {values} erased values, {got.values} are missing here: the others are in archives, or there still"
+            self.result.note("erased", seq, what)
 
 
 def _fits(values: tuple[str | None, ...], salts: bytes, commitments: tuple[str, ...]) -> bool:

@@ -86,8 +86,8 @@ def _record(asked: AuditAsked) -> Response:
     text = asked.path("seq")
     if not (text.isascii() and text.isdecimal()) or len(text) > 19:
         raise UsageError("not the number of an entry", where="seq", expected="a whole number")
-    asked.note_reading("entry")
     seq = int(text)
+    asked.note_reading("entry", subject=f"entry:{seq}")
     found = next(iter(asked.audited.log.entries(first=seq, last=seq)), None)
     if found is None:
         raise NotFoundError("no such entry", where="seq")
