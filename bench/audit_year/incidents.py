@@ -6,126 +6,20 @@ An incident adds entries, changes some, or keeps some from being written; what i
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta
+from datetime import timedelta
 
-from audit_year.life import Life, Told
-from audit_year.organisation import BEGIN, Key, Person
-from shipsight.access.events import Event, EventKind, Outcome
-
-
-@dataclass
-class Incident:
-    kind: str
-    strength: int
-    week: int
-    entries: list[Told] = field(default_factory=list)
-    mute: tuple[str, datetime, datetime] | None = None  # a server whose entries do not arrive
-    back: tuple[str, datetime, timedelta, timedelta] | None = None  # server, from when, for how long, how far back
-    missing: tuple[datetime, int] | None = None  # when, how many entries were taken away
-    skips: int = 0  # reviews that nobody makes
-    seqs: set[int] = field(default_factory=set)
-
-
-class NotHereError(Exception):
-    """The organisation has nobody, or nothing, that this could happen to."""
-
-
-class Planner:
-    """Makes incidents that fit who is there when they begin."""
-
-    def __init__(self, life: Life, rng: random.Random) -> None:
-        self.life, self.org, self.rng = life, life.org, rng
-        self.made: Incident | None = None
-
-    def make(self, kind: str, strength: int, week: int) -> Incident:
-        self.made = Incident(kind, strength, week)
-        self.day = BEGIN + timedelta(weeks=week, days=self.rng.randrange(0, 4))
-        KINDS[kind](self, strength)
-        return self.made
-
-    # What incidents are made of
-
-    def tell(
-        self, at: datetime, kind: EventKind, actor: str, *, refused: str | None = None, subject: str | None = None,
-        factor: str | None = None, address: str | None = None, server: str | None = None, **details: object,
-    ) -> None:  # fmt: skip
-        outcome = Outcome.DONE if refused is None else Outcome.REFUSED
-        event = Event(
-            at, kind, outcome, actor, subject=subject, why=refused, factor=factor, address=address, details=details
-        )  # type: ignore[arg-type]
-        assert self.made is not None
-        self.made.entries.append((at, server or self.rng.choice(self.org.servers), event))
-
-    def person(self, *roles: str, old: bool = True) -> Person:
-        """Somebody at work this week whom no other incident has, and who has been here for some time."""
-        found = [
-            one for one in self.org.there(roles, self.day, free=True)
-            if not any(self.day + timedelta(days=days) in one.away for days in range(-2, 5))
-            and (not old or (self.day - one.first_day).days >= min(60, (self.day - BEGIN).days))
-        ]  # fmt: skip
-        if not found:
-            raise NotHereError
-        chosen = self.rng.choice(found)
-        chosen.taken = True
-        return chosen
-
-    def key(self, *kinds: str) -> Key:
-        found = [
-            one for one in self.org.keys
-            if one.kind in kinds and one.is_alive(self.day) and not one.taken
-            and (self.day - one.first_day).days >= min(60, (self.day - BEGIN).days)
-        ]  # fmt: skip
-        if not found:
-            raise NotHereError
-        chosen = self.rng.choice(found)
-        chosen.taken = True
-        return chosen
-
-    def at_work(self, person: Person, hours: float = 0.0) -> datetime:
-        return person.local(self.day, person.start_h + self.rng.uniform(1, 5)) + timedelta(hours=hours)
-
-    def at_night(self, person: Person, hour: float | None = None) -> datetime:
-        return person.local(self.day, self.rng.uniform(26, 28.5) if hour is None else hour)
-
-    def any_time(self) -> datetime:
-        return datetime.combine(self.day, time(), UTC) + timedelta(hours=self.rng.uniform(0, 23))
-
-    def fail(self, person: str, at: datetime, address: str) -> None:
-        self.tell(at, EventKind.SIGN_IN, person, refused="authentication", factor="password", address=address)
-
-    def guess(self, person: str, at: datetime, address: str, many: int, span: timedelta) -> datetime:
-        """Tries at random moments, most of them too early."""
-        moments = sorted(at + span * self.rng.random() for _ in range(many))
-        for number, one in enumerate(moments):
-            if number < 5 or self.rng.random() < 0.3:
-                self.fail(person, one, address)
-            else:
-                self.tell(one, EventKind.LIMITED, person, refused="rate-limit", factor="password", address=address)
-        return moments[-1]
-
-    def come(self, person: Person, at: datetime, address: str, factor: str = "password+totp") -> None:
-        self.tell(at, EventKind.SIGN_IN, person.told, factor=factor, address=address, agent="Mozilla/5.0")
-
-    def reset(self, person: Person, at: datetime) -> Person:
-        admin = next((one for one in self.org.there("admin", self.day) if one is not person), None)
-        if admin is None:
-            raise NotHereError
-        self.tell(
-            at,
-            EventKind.FACTOR_REMOVED,
-            admin.told,
-            subject=person.told,
-            factor="totp",
-            address=f"{admin.office}.7",
-            removed=1,
-        )
-        return admin
-
-    def office(self, person: Person) -> str:
-        return f"{person.office}.7"
+from audit_year.log_incidents import (
+    clock_set_back,
+    entries_taken_away,
+    log_flooded,
+    names_erased,
+    nobody_reviews,
+    server_cut_off,
+    server_killed,
+)
+from audit_year.planner import NotHereError, Planner, people_of
+from shipsight.access.events import EventKind
 
 
 def guessing_fast(plan: Planner, strength: int) -> None:
@@ -144,15 +38,6 @@ def guessing_slowly(plan: Planner, strength: int) -> None:
     for _ in range((50, 90, 160)[strength]):
         plan.fail(person.told, at, plan.org.foreign())
         at += timedelta(minutes=plan.rng.uniform(50, 75))
-
-
-def people_of(plan: Planner, share: float, most: int) -> list[Person]:
-    found = [
-        one
-        for one in plan.org.people
-        if one.is_there(plan.day) and ((plan.day - one.first_day).days > 40 or one.first_day == BEGIN)
-    ]
-    return plan.rng.sample(found, max(min(int(share * len(found)), most), min(len(found), 4)))
 
 
 def spraying(plan: Planner, strength: int) -> None:
@@ -636,53 +521,6 @@ def old_backup_restored(plan: Planner, strength: int) -> None:
         ("server:root", "server:root", "server:intruder")[strength],
         made_at=str(plan.day - timedelta(days=(10, 90, 200)[strength])),
     )
-
-
-def server_cut_off(plan: Planner, strength: int) -> None:
-    server = plan.rng.choice(plan.org.servers)
-    begin = datetime.combine(plan.day, time(8), UTC) + timedelta(hours=plan.rng.uniform(0, 2))
-    assert plan.made is not None
-    plan.made.mute = (server, begin, begin + timedelta(hours=(6, 14, 50)[strength]))
-
-
-def log_flooded(plan: Planner, strength: int) -> None:
-    plan.tell(plan.any_time(), EventKind.AUDIT_LOST, "server:this server", lost=(50, 3000, 100000)[strength])
-
-
-def server_killed(plan: Planner, strength: int) -> None:
-    server, at = plan.rng.choice(plan.org.servers), plan.any_time()
-    for number in range((4, 8, 40)[strength]):
-        plan.tell(at + timedelta(minutes=9 * number), EventKind.AUDIT_RECOVERED, "server:this server", server=server)
-
-
-def clock_set_back(plan: Planner, strength: int) -> None:
-    assert plan.made is not None
-    begin = datetime.combine(plan.day, time(9), UTC) + timedelta(hours=plan.rng.uniform(0, 5))
-    # By less than the pause before it, nobody can see it in a log: no time comes after a later one.
-    far = (timedelta(hours=2), timedelta(hours=8), timedelta(days=3))[strength]
-    plan.made.back = (plan.rng.choice(plan.org.servers), begin, timedelta(hours=(4, 2, 2)[strength]), far)
-
-
-def entries_taken_away(plan: Planner, strength: int) -> None:
-    assert plan.made is not None
-    plan.made.missing = (plan.any_time(), (1, 10, 60)[strength])
-
-
-def nobody_reviews(plan: Planner, strength: int) -> None:
-    assert plan.made is not None
-    plan.made.skips = (1, 2, 4)[strength]
-
-
-def names_erased(plan: Planner, strength: int) -> None:
-    at = plan.any_time()
-    for number in range((4, 8, 30)[strength]):
-        plan.tell(
-            at + timedelta(minutes=number),
-            EventKind.AUDIT_ERASED,
-            "server:root",
-            subject=f"person:gone{number}",
-            entries=7,
-        )
 
 
 def passkey_copied(plan: Planner, strength: int) -> None:

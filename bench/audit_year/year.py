@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 
-from audit_year.incidents import KINDS, Incident, NotHereError, Planner
-from audit_year.life import Life, Told
+from audit_year.incidents import KINDS
+from audit_year.life import Life
 from audit_year.organisation import BEGIN, WEEKS, Organisation, Size
+from audit_year.people import Told
+from audit_year.planner import Incident, NotHereError, Planner
 from shipsight.access.audit import Entry
 from shipsight.access.events import EventKind
 
@@ -34,7 +36,7 @@ class Year:
         self.org = Organisation(size, random.Random(f"{size.name} {seed}"))
         self.life = Life(self.org)
         rng = random.Random(f"incidents {size.name} {seed}")
-        self.planner = Planner(self.life, rng)
+        self.planner = Planner(self.life, rng, KINDS)
         self.incidents: list[Incident] = []
         self.not_here: list[tuple[str, int]] = []
         self.weeks, self._seq = weeks, 0
