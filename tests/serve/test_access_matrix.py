@@ -42,12 +42,10 @@ OWN, OTHERS = "team-a-cups", "team-b-bolts"
 PAGES: dict[tuple[str, str], str] = {
     ("GET", path): "public"
     for path in (
-        "/", "/sign-in", "/invitation", "/second-factor", "/account", "/administration", "/audit", "/pages/page.css",
-        "/pages/icon.svg", "/pages/account.js", "/pages/administration.js", "/pages/elements.js", "/pages/forms.js",
-        "/pages/grants.js", "/pages/invitation.js", "/pages/keys.js", "/pages/page.js", "/pages/passkeys.js",
-        "/pages/person.js", "/pages/prove.js", "/pages/seal.js", "/pages/second-factor.js", "/pages/server.js", "/pages/sessions.js",
-        "/pages/sign-in.js", "/pages/audit.js", "/pages/audit-entries.js", "/pages/audit-reviews.js", "/pages/audit-state.js",
-        "/pages/audit-words.js",
+        "/", "/sign-in", "/invitation", "/second-factor", "/account", "/administration", "/audit", "/pages/page.css", "/pages/icon.svg", "/pages/account.js",
+        "/pages/administration.js", "/pages/elements.js", "/pages/forms.js", "/pages/grants.js", "/pages/invitation.js", "/pages/keys.js", "/pages/page.js",
+        "/pages/passkeys.js", "/pages/person.js", "/pages/prove.js", "/pages/seal.js", "/pages/second-factor.js", "/pages/server.js", "/pages/sessions.js",
+        "/pages/sign-in.js", "/pages/audit.js", "/pages/audit-entries.js", "/pages/audit-reviews.js", "/pages/audit-state.js", "/pages/audit-words.js",
     )
 }  # fmt: skip
 OWN_ACCOUNT: dict[tuple[str, str], str] = {
