@@ -75,6 +75,7 @@ class Contender:
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
     lone_ms: list[float] = field(default_factory=list)
+    processor_ms: list[float] = field(default_factory=list)
     resident_mb: list[float] = field(default_factory=list)
     shared_once_mb: list[float] = field(default_factory=list)
     ready_s: list[float] = field(default_factory=list)

@@ -142,6 +142,15 @@ class Running:
                 shared_once += int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)[1]) / 1e3  # type: ignore[index]
         return resident, shared_once
 
+    def processor_s(self) -> float:
+        """Returns the processor time that all its processes took so far, in seconds."""
+        ticks = 0
+        for pid in self.look():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended since it was listed
+                fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def look(self) -> list[int]:
         """Returns its processes, and remembers them."""
         pids = [self.process.pid, *_children(self.process.pid)]

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from tests.access.audit.logs import BEGAN, Place, make_log, signed_in
+from tests.access.audit.test_attacks import set_head
 from tests.cli.conftest import Answer
 
 from shipsight.access import Event, EventKind, Outcome
+from shipsight.access.audit.following import newest_path
 from shipsight.cli import main
 from shipsight.cli.audit_show import harmless
 
@@ -59,11 +61,21 @@ def test_verify_leaves_with_0_for_a_whole_log_and_says_what_was_not_compared(typ
 
 def test_verify_leaves_with_1_for_a_tail_and_says_what_to_do(typed: Typed) -> None:
     typed.place.run("DELETE FROM audit_checkpoints WHERE size > 12")
+    newest_path(typed.place.key_path).unlink()
     answer = typed.run("verify")
     assert answer.code == 1
     assert "unverifiable tail" in answer.out
     assert "3 entries" in answer.out
     assert "shipsight audit checkpoint" in answer.out
+
+
+def test_verify_compares_with_the_newest_checkpoint_beside_the_key(typed: Typed) -> None:
+    typed.place.run("DELETE FROM audit_checkpoints WHERE size > 12", "DELETE FROM audit_records WHERE seq >= 12")
+    set_head(typed.place, 12)
+    cut, told = typed.run("verify", "--json"), json.loads(typed.run("verify", "--json").out)
+    assert (cut.code, {one["code"] for one in told["findings"]}) == (1, {"log-cut"})
+    # Who names a key has it compared with what they name themselves.
+    assert json.loads(typed.run("verify", "--json", "--key", typed.place.key.text).out)["findings"] == []
 
 
 def test_verify_leaves_with_1_for_a_changed_log_and_names_the_entry(typed: Typed) -> None:

@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shipsight.errors import SealingIdentityError
-from shipsight.protect import WINDOW_MS, PublicSealingKey, SealingIdentity, SealingKey, SealingPin, open_key_list
+from shipsight.protect import (
+    AHEAD_MS,
+    WINDOW_MS,
+    PublicSealingKey,
+    SealingIdentity,
+    SealingKey,
+    SealingPin,
+    open_key_list,
+)
 
 NOW_MS = 1_790_000_000_000
 IDENTITY = SealingIdentity(bytes(range(32)))
@@ -72,14 +80,20 @@ def test_changed_list_is_refused(wrong: object) -> None:
         open_key_list(wrong, IDENTITY.pin, now_ms=NOW_MS)
 
 
-@pytest.mark.parametrize("apart_ms", [WINDOW_MS + 1, -WINDOW_MS - 1])
+@pytest.mark.parametrize("apart_ms", [AHEAD_MS, -WINDOW_MS])
+def test_list_at_the_edge_of_the_window_is_taken(apart_ms: int) -> None:
+    assert open_key_list(LIST, IDENTITY.pin, now_ms=NOW_MS + apart_ms) == KEYS
+
+
+@pytest.mark.parametrize("apart_ms", [AHEAD_MS + 1, -WINDOW_MS - 1])
 def test_list_of_another_time_is_refused(apart_ms: int) -> None:
     with pytest.raises(SealingIdentityError, match="another time"):
         open_key_list(LIST, IDENTITY.pin, now_ms=NOW_MS + apart_ms)
 
 
 def test_keys_that_ended_are_left_out() -> None:
-    assert open_key_list(LIST, IDENTITY.pin, now_ms=NOW_MS + WINDOW_MS) == KEYS[:1]
+    later = IDENTITY.key_list(KEYS, now_ms=NOW_MS + WINDOW_MS)
+    assert open_key_list(later, IDENTITY.pin, now_ms=NOW_MS + WINDOW_MS) == KEYS[:1]
     ended = IDENTITY.key_list(KEYS, now_ms=NOW_MS + 3 * WINDOW_MS)
     with pytest.raises(SealingIdentityError, match="no sealing key of this server lives"):
         open_key_list(ended, IDENTITY.pin, now_ms=NOW_MS + 3 * WINDOW_MS)

@@ -171,10 +171,10 @@ def test_log_is_verified_one_at_a_time(app: AuditedApp) -> None:
     audited_log, begun, go_on = app.app.gate.audited, threading.Event(), threading.Event()
     assert audited_log is not None
 
-    def verify(told: Any) -> Any:
+    def verify(signed: Any, told: Any) -> Any:
         begun.set()
         assert go_on.wait(30)
-        return audited_log._verify(told)
+        return audited_log._verify(signed, told)
 
     app.app.gate.audited = Audited(app.log, lambda: audited_log.reviews, verify=verify, now=app.app.gate.now)
 

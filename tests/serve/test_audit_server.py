@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -457,3 +458,16 @@ def test_a_server_without_identities_records_where_it_is_told_and_nowhere_else(
     assert EventKind.STARTED in [one.event.kind for one in entries(tmp_path)]
     with sqlite3.connect(tmp_path / "access.audit.db") as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_server_that_cannot_open_its_bundles_records_why(digits_bundle: Path, folder: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed.bundle"
+    shutil.copytree(digits_bundle, changed)
+    model = next(path for path in sorted(changed.glob("variants/*/*")) if path.stat().st_size > 1000)
+    model.write_bytes(model.read_bytes()[:-1] + b"\x00")
+    told = shipsight("serve", changed, *stored(folder), "--port", "0", "--streams", "1")
+    assert told.returncode == 1, told.stderr
+    # It begins to answer, that it is not ready, while its bundles are opened: either may come first.
+    starts = {(one.event.outcome, one.event.why) for one in entries(folder, EventKind.STARTED)}
+    assert starts == {(Outcome.DONE, None), (Outcome.REFUSED, "tampered-hash")}
+    assert [one.event.kind for one in entries(folder)][-1] is EventKind.STOPPED

@@ -22,8 +22,9 @@ from shipsight.serve.limits import Limits
 from shipsight.serve.memory import Holder, choose_leaving, resident_bytes
 from shipsight.serve.models import Models, ModelState, ServedModel
 from shipsight.serve.opening import OpenSettings
+from shipsight.serve.questions import EncodedImage, Question, Target
 from shipsight.serve.scheduler import Scheduler
-from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
+from shipsight.serve.service import PredictionService
 
 pytestmark = pytest.mark.slow  # servers that start, die and wait
 

@@ -20,8 +20,9 @@ from shipsight.serve.limits import Limits
 from shipsight.serve.models import Models, ModelState
 from shipsight.serve.open_inference import find_endpoint, list_endpoints
 from shipsight.serve.opening import OpenSettings
+from shipsight.serve.questions import EncodedImage, Question, Target
 from shipsight.serve.scheduler import Scheduler
-from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
+from shipsight.serve.service import PredictionService
 
 STREAMS = OpenSettings(streams=2)
 

@@ -17,6 +17,8 @@ from tests.serve.conftest import Served
 
 from shipsight.errors import SealedRequestError
 from shipsight.protect import (
+    AHEAD_MS,
+    WINDOW_MS,
     PlainAnswer,
     PlainRequest,
     SealedFor,
@@ -125,7 +127,8 @@ def test_the_browser_believes_lists_of_keys_as_python_does(server: Served, tab: 
     assert "not signed" in read(told, str(SealingIdentity(bytes(32)).pin))
     assert "no sealing identity" in read(told, pin[:-3] + "A==")
     assert "no sealing identity" in read(told, "whatever")
-    assert "of another time" in read(identity.key_list(keys, now_ms=now_ms() - 400_000), pin)
+    for apart_ms in (-AHEAD_MS - 5000, WINDOW_MS + 5000):
+        assert "of another time" in read(identity.key_list(keys, now_ms=now_ms() + apart_ms), pin)
     assert "No sealing key" in read(identity.key_list(keys[:1], now_ms=now_ms()), pin)
     first, *more = told["keys"]
     changes = (

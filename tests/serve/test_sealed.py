@@ -24,7 +24,7 @@ from tests.serve.sealing import NATIVE, OIP, TYPE, Sealer, now_ms, path_of
 from tests.serve.test_stream import open_stream
 
 from shipsight.errors import SealedAnswerError
-from shipsight.protect import MEDIA_TYPE, WINDOW_MS, PlainRequest, SealedFor, SealingKey, open_answer
+from shipsight.protect import AHEAD_MS, MEDIA_TYPE, WINDOW_MS, PlainRequest, SealedFor, SealingKey, open_answer
 
 FOR = SealedFor(NATIVE, "digits")
 
@@ -235,7 +235,7 @@ def test_all_refusals_are_the_same_bytes(sealer: Sealer, jpeg: bytes) -> None:
         "empty": (b"", FOR),
         "longer": (sealer.seal(request, FOR)[0] + b"\0", FOR),
         "old": (sealer.seal(request, FOR, at_ms=now_ms() - WINDOW_MS - 5000)[0], FOR),
-        "of the future": (sealer.seal(request, FOR, at_ms=now_ms() + WINDOW_MS + 5000)[0], FOR),
+        "of the future": (sealer.seal(request, FOR, at_ms=now_ms() + AHEAD_MS + 5000)[0], FOR),
         "another server's key": (sealer.seal(request, FOR, key=other)[0], FOR),
         "another version": (sealer.seal(request, FOR)[0], SealedFor(NATIVE, "digits", "1")),
         "no version": (sealer.seal(request, SealedFor(NATIVE, "digits", "1"))[0], FOR),

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What sealed requests hold of memory and of the record, and that a full record changes no answer."""
+"""What sealed requests hold of memory, of what was seen and of the record, and that a full record changes no answer."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +15,16 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Scope
+from tests.serve.conftest import Served
 from tests.serve.gated import Kept, gated
+from tests.serve.sealing import NATIVE, OIP, Sealer
+from tests.serve.test_sealed import multipart, one_refusal
 
 from shipsight.access import NOBODY, Event
 from shipsight.errors import OverloadedError
-from shipsight.protect import MEDIA_TYPE
-from shipsight.serve.http.body import HeldBodies
+from shipsight.protect import MEDIA_TYPE, PlainRequest, SealedFor, SealingKey, open_answer, open_request, seal_request
+from shipsight.serve import Limits
+from shipsight.serve.http.body import HeldBodies, read_view
 from shipsight.serve.predicted import PredictionLog, recording
 from shipsight.serve.request_notes import current_body, note_body, note_digest
 
@@ -95,3 +100,53 @@ def test_refusal_stays_the_same_where_it_cannot_be_recorded(tmp_path: Path) -> N
     assert before[0] == 400
     assert b"sealed-request-refused" in before[1]
     assert during == before
+
+
+@pytest.mark.slow  # a server that starts
+def test_id_is_kept_of_requests_that_a_model_was_asked_with_and_of_no_others(
+    start: Callable[..., Served], digits_bundle: Path, tmp_path: Path, jpeg: bytes
+) -> None:
+    """Else whoever asks too often, or for what there is not, closes sealing for the others."""
+    served = start(digits_bundle, "--sealing-keys", tmp_path / "keys", "--quota", "2/day")
+    sealed_for = SealedFor(NATIVE, "digits")
+
+    def kept() -> int:
+        return len(list((tmp_path / "keys" / "seen").glob("*/*")))
+
+    with served.client as http:
+        sealer = Sealer(http, (tmp_path / "keys" / "identity.pin").read_text())
+
+        def refused_inside(request: PlainRequest, asked: SealedFor, status: int) -> bytes:
+            body, reply = sealer.seal(request, asked)
+            for _ in range(2):  # nothing was answered by a model: it is the same request again, and no replay
+                assert open_answer(sealer.send(body, asked).content, reply).status == status
+            return body
+
+        refused_inside(PlainRequest(jpeg), SealedFor(NATIVE, "faces"), 404)
+        refused_inside(PlainRequest(jpeg), SealedFor(NATIVE, "digits", "9"), 404)
+        refused_inside(PlainRequest(b"{}"), SealedFor(OIP, "faces"), 404)
+        refused_inside(PlainRequest(jpeg, query="conf=high"), sealed_for, 400)
+        refused_inside(multipart(jpeg, jpeg, jpeg), sealed_for, 429)
+        assert kept() == 0
+        answered, reply = sealer.seal(multipart(jpeg, jpeg), sealed_for)
+        assert open_answer(sealer.send(answered, sealed_for).content, reply).status == 200
+        assert kept() == 1
+        late = refused_inside(PlainRequest(jpeg), sealed_for, 429)
+        assert kept() == 1
+        # Whether there is room or not, what was answered is refused as what was changed is.
+        changed = late[:-1] + bytes([late[-1] ^ 1])
+        one_refusal(sealer.send(answered, sealed_for), sealer.send(changed, sealed_for))
+    served.stop()
+
+
+def test_body_of_an_opened_request_is_not_copied() -> None:
+    key, sealed_for = SealingKey.make(not_after_ms=2), SealedFor(NATIVE, "digits")
+    sealed, _ = seal_request(PlainRequest(bytes(2**20)), key=key.public, sealed_for=sealed_for, now_ms=1)
+    view = open_request(sealed, keys={key.public.id: key}, sealed_for=sealed_for, now_ms=1).request.body
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": view, "more_body": False}
+
+    scope: Scope = {"type": "http", "headers": []}
+    assert isinstance(view, memoryview)
+    assert asyncio.run(read_view(Request(scope, receive), Limits())) is view

@@ -71,6 +71,16 @@ def test_servers_that_share_keys_take_a_request_once(pair: tuple[Sealer, Sealer]
         assert sorted(one.status_code for one in told) == [200] + [400] * 7
 
 
+@pytest.mark.parametrize("pair", ["folder", "redis"], indirect=True)
+def test_request_that_no_model_was_asked_with_is_still_taken_by_either_server(
+    pair: tuple[Sealer, Sealer], jpeg: bytes
+) -> None:
+    asked = SealedFor(NATIVE, "faces")
+    body, reply = pair[0].seal(PlainRequest(jpeg), asked)
+    for server in (*pair, pair[0]):
+        assert open_answer(server.send(body, asked).content, reply).status == 404
+
+
 @pytest.mark.parametrize("pair", ["redis"], indirect=True)
 def test_request_is_refused_rather_than_taken_unseen(
     pair: tuple[Sealer, Sealer], redis: RedisServer, jpeg: bytes

@@ -20,11 +20,12 @@ from shipsight.model import ImagePredictions
 from shipsight.serve.limits import Limits
 from shipsight.serve.models import Models, ServedModel
 from shipsight.serve.opening import OpenSettings
+from shipsight.serve.questions import EncodedImage, Question, Target
 from shipsight.serve.rollout import Rollout, Share
 from shipsight.serve.rollout_control import RolloutControl
 from shipsight.serve.rollout_record import RolloutRecord
 from shipsight.serve.scheduler import Scheduler
-from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
+from shipsight.serve.service import PredictionService
 from shipsight.serve.shadow import Mirrored, Shadow
 from shipsight.vision import PredictSettings, TileSettings
 

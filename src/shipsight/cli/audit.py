@@ -68,10 +68,10 @@ def verify_command(
         reader = None if archives_only else stack.enter_context(open_reader(audit))
         # Here, since it brings SQLAlchemy: a wrong option is told before.
         from shipsight.access.audit.verify import verify
-        from shipsight.cli.audit_trust import elsewhere, trusted_keys
+        from shipsight.cli.audit_trust import elsewhere, newest_here, trusted_keys
 
         keys = trusted_keys(key, witness, audit, audit_key)
-        outside = elsewhere(checkpoints, witness, reader)
+        outside = elsewhere(checkpoints, witness, reader) + newest_here(key, audit, audit_key)
         lock = archive_lock(passphrase_file, key_file, archive)
         progress = stack.enter_context(TerminalProgress(quiet=as_json))
         progress.step("verifying")

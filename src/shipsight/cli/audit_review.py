@@ -125,11 +125,11 @@ def _verifier(
     outside = elsewhere(checkpoints, witness, log.reader)
 
     def verified() -> Chain:
-        log.checkpoint()  # so that the newest entries are under one
+        signed = log.checkpoint()  # so that the newest entries are under one
         with TerminalProgress(quiet=quiet) as progress:
             progress.step("verifying")
             progress.plan(1.0)
-            return Chain.of(verify(log.reader, keys=keys, checkpoints=outside, told=progress.part))
+            return Chain.of(verify(log.reader, keys=keys, checkpoints=outside, signed=signed, told=progress.part))
 
     return verified
 

@@ -72,6 +72,10 @@ def print_entries(entries: Iterable[Entry], *, as_json: bool) -> None:
     table = make_table(columns, [[escape(one) for one in row] for row in rows])
     for column in table.columns:
         column.justify = "left"
+    # When and which are never cut: the others give way.
+    for place in (0, 1):
+        column = table.columns[place]
+        column.min_width = max(len(columns[place]), *(len(row[place]) for row in rows))
     screen().print(table)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shipsight.access.audit.checkpoint import Signer, VerifierKey
 from shipsight.access.audit.copies import read_checkpoints
+from shipsight.access.audit.following import NewestFile
 from shipsight.access.audit.reading import AuditReader
 from shipsight.access.audit.witness_client import WitnessPlace, fetch_checkpoint
 from shipsight.cli.audit_log import find_place
@@ -15,7 +16,7 @@ from shipsight.cli.audit_place import audit_key_path
 from shipsight.cli.output import warn
 from shipsight.errors import AuditError, EnvironmentLackError, UsageError
 
-__all__ = ["elsewhere", "signer_key", "trusted_keys"]
+__all__ = ["elsewhere", "newest_here", "signer_key", "trusted_keys"]
 
 
 def signer_key(audit: str | None, path: Path | None) -> VerifierKey:
@@ -44,6 +45,16 @@ def trusted_keys(
     """
     keys = [VerifierKey.parse(one) for one in given or ()] or [signer_key(audit, path)]
     return keys + [WitnessPlace.parse(one).key for one in witnesses or ()]
+
+
+def newest_here(given: Sequence[str] | None, audit: str | None, path: Path | None) -> list[str]:
+    """Returns the newest checkpoint that this machine keeps beside the key, if that is what verifies; else none.
+
+    Raises:
+        EnvironmentLackError: it cannot be read.
+    """
+    text = None if given else NewestFile(audit_key_path(path, find_place(audit))).text()
+    return [] if text is None else [text]
 
 
 def elsewhere(files: Sequence[Path] | None, witnesses: Sequence[str] | None, reader: AuditReader | None) -> list[str]:

@@ -12,25 +12,44 @@ import typer
 from shipsight.cli.output import print_json, screen
 from shipsight.errors import UsageError
 
-__all__ = ["KEY_VARIABLE", "SERVER", "print_change", "promote_command", "read_key"]
+__all__ = [
+    "KEY_VARIABLE",
+    "SERVER",
+    "CaOption",
+    "JsonOption",
+    "KeyFileOption",
+    "ModelArgument",
+    "ReasonOption",
+    "ServerOption",
+    "print_change",
+    "promote_command",
+    "read_key",
+]
 
 KEY_VARIABLE = "SHIPSIGHT_KEY"
 
 SERVER = "http://127.0.0.1:8000"
 
+ModelArgument = Annotated[str, typer.Argument(help="Name of the model.")]
+ServerOption = Annotated[str, typer.Option(help="Where the server answers.")]
+ReasonOption = Annotated[str | None, typer.Option(help="Why, for the record.")]
+KeyFileOption = Annotated[
+    Path | None, typer.Option(help="File of the API key; default: that of $SHIPSIGHT_KEY, or none.")
+]
+CaOption = Annotated[Path | None, typer.Option(help="Certificates to trust, for an https server.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
 
 def promote_command(
-    model: Annotated[str, typer.Argument(help="Name of the model.")],
-    server: Annotated[str, typer.Option(help="Where the server answers.")] = SERVER,
+    model: ModelArgument,
+    server: ServerOption = SERVER,
     model_version: Annotated[
         str | None, typer.Option("--version", help="Version to promote; default: the canary.")
     ] = None,
-    reason: Annotated[str | None, typer.Option(help="Why, for the record.")] = None,
-    key_file: Annotated[
-        Path | None, typer.Option(help="File of the API key; default: that of $SHIPSIGHT_KEY, or none.")
-    ] = None,
-    ca: Annotated[Path | None, typer.Option(help="Certificates to trust, for an https server.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    reason: ReasonOption = None,
+    key_file: KeyFileOption = None,
+    ca: CaOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a version of a model the one that answers where none is named."""
     from shipsight.client import ServerControl

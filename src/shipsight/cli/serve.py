@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,11 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from shipsight.cli.output import screen
-from shipsight.cli.serve_access import open_id_settings, read_access, tell_first_look
-from shipsight.cli.serve_audit import given_options, read_audit, shown_place, tell_audit
+from shipsight.cli.serve_access import open_id_settings, read_access
+from shipsight.cli.serve_audit import given_options, read_audit, tell_audit
+from shipsight.cli.serve_told import ServeTold
 from shipsight.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -314,11 +311,11 @@ def _check_packages(*, with_grpc: bool) -> None:
 
 
 def _serve(options: ServeOptions, state: Path | None, *, as_json: bool) -> None:
-    """Serves until told to leave; what happens is printed."""
+    """Serves until told to leave."""
     from shipsight.serve import Supervisor, allow_descriptors, bind_listener, bind_unix_listener, reserve_port
     from shipsight.serve.access_opening import first_look, origin_of
     from shipsight.serve.audit_opening import LateAudit
-    from shipsight.serve.logs import configure_logs, fields
+    from shipsight.serve.logs import configure_logs
 
     configure_logs(options.logs, sys.stderr)
     name = None if options.tls is None else _check_tls(options.tls, options.host)
@@ -330,66 +327,21 @@ def _serve(options: ServeOptions, state: Path | None, *, as_json: bool) -> None:
     tell_audit(options.audit)
     with LateAudit(options.audit) as events:
         first = first_look(options, origin_of(options, listener), events=events)
-    is_first = True
     grpc_address = None
     if options.grpc_port is not None:
         # Open as long as this process: the number stays, whatever becomes of the serving process.
         kept = reserve_port(options.host, options.grpc_port)
         options = replace(options, grpc_port=kept.getsockname()[1])
         grpc_address = _address(kept.getsockname(), name, scheme="grpc")
-
-    def ready(models: list[dict[str, Any]]) -> None:
-        nonlocal is_first
-        if as_json:
-            place = shown_place(options.audit)
-            _tell(
-                {
-                    "event": "ready",
-                    "url": address,
-                    "grpc": grpc_address,
-                    "sealing": pin,
-                    "models": models,
-                    "audit": place,
-                }
-            )
-        else:
-            _print_ready(address, grpc_address, models, options, pin)
-        if is_first:
-            tell_first_look(first, tell=_tell if as_json else None, show=_show)
-        is_first = False
-
-    def death(status: int, pause_s: float) -> None:
-        if as_json:
-            _tell({"event": "restart", "status": status, "pause_s": pause_s})
-        _log.warning("the serving process ended; the next is started", extra=fields(status=status, pause_s=pause_s))
-
+    told = ServeTold(options, address=address, grpc=grpc_address, pin=pin, first=first, as_json=as_json)
     with _state_folder(state, options.port) as folder:
         options = replace(options, rollout=replace(options.rollout, state_dir=folder))
-        failed = Supervisor(options, listener, on_ready=ready, on_death=death, manager=_service_manager()).run()
+        failed = Supervisor(
+            options, listener, on_ready=told.ready, on_death=told.restarts, manager=_service_manager()
+        ).run()
     if failed is not None:
-        _print_failure(failed["error"], as_json=as_json)
+        told.failed(failed["error"])
         raise typer.Exit(failed["exit_code"])
-
-
-def _show(line: str) -> None:
-    screen().print(line, soft_wrap=True, markup=False)
-
-
-def _print_failure(error: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        _tell({"error": error})
-    parts = [error.get(key) for key in ("where", "what", "expected", "got", "hint")]
-    screen(stderr=True).print(
-        f"[bold red]error[/] [dim]({error['code']})[/]",
-        escape("; ".join(str(part) for part in parts if part)),
-        soft_wrap=True,
-    )
-
-
-def _tell(event: dict[str, Any]) -> None:
-    """Prints one line of JSON at once: whoever reads it waits for it."""
-    sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
 
 
 def _vertex_routes() -> VertexRoutes | None:
@@ -469,29 +421,3 @@ def _with_identity(options: ServeOptions) -> tuple[ServeOptions, str]:
     seed = secrets.token_hex(32)
     pin = SealingIdentity(bytes.fromhex(seed)).pin
     return replace(options, sealing=replace(sealing, seed=seed)), str(pin)
-
-
-def _print_ready(
-    address: str, grpc_address: str | None, models: list[dict[str, Any]], options: ServeOptions, pin: str
-) -> None:
-    from shipsight.serve.tls import ClientDemand
-
-    console, tls, audit = screen(), options.tls, shown_place(options.audit)
-    curl = ["curl"]
-    if tls is not None:
-        curl += ["--cacert", shlex.quote(str(tls.certificate))]
-        if tls.client_ca is not None and tls.client is ClientDemand.REQUIRED:
-            curl += ["--cert client.pem --key client-key.pem"]
-    told = ", ".join(f"{one['name']} {one['version']} ({', '.join(one['variants'])})" for one in models)
-    name = models[0]["name"] if models else "MODEL"
-    for line in (
-        f"Serving {told or 'no model yet: load one of the repository'}",
-        f"  page      {address}/",
-        f"  health    {address}/healthz   {address}/readyz",
-        f"  metrics   {address}/metrics",
-        *([] if grpc_address is None else [f"  gRPC      {grpc_address}"]),
-        *([] if audit is None else [f"  audit     {audit}"]),
-        f"  sealing   {pin}",
-        f"  try it    {' '.join(curl)} --data-binary @photo.jpg {address}/v1/models/{name}/predict",
-    ):
-        console.print(line, soft_wrap=True, markup=False)

@@ -24,7 +24,7 @@ from shipsight.errors import CorruptError, ServiceError, ShipsightError, UsageEr
 from shipsight.model import Predictions
 from shipsight.protect import PlainRequest, SealedFor, SealedProtocol
 
-__all__ = ["Calls", "PredictOptions", "check_headers", "model_path"]
+__all__ = ["Calls", "PredictOptions", "check_headers", "model_path", "tensors_path"]
 
 _JSON, _JPEG, _BYTES = "application/json", "image/jpeg", "application/octet-stream"
 _ROUTES = {SealedProtocol.NATIVE: ("/v1", "predict"), SealedProtocol.OPEN_INFERENCE: ("/v2", "infer")}
@@ -211,7 +211,8 @@ class Calls:
         if sealing is None:
             headers = {"Content-Type": request.content_type, "Accept": request.accept or _JSON, **request.headers}
             target = f"{path}?{request.query}" if request.query else path
-            return self._persist(lambda until: self._plainly("POST", target, until, headers, request.body))
+            body = bytes(request.body)
+            return self._persist(lambda until: self._plainly("POST", target, until, headers, body))
         return self._persist(
             lambda until: sealing.ask(request, target=path, sealed_for=asked, until=until, where=self.address.url)
         )
@@ -248,6 +249,15 @@ def model_path(name: str) -> str:
         UsageError: it is no name.
     """
     return f"/v1/models/{_step(name)}"
+
+
+def tensors_path(name: str, version: str | None) -> str:
+    """Returns the path under which the Open Inference Protocol has a model.
+
+    Raises:
+        UsageError: it is no name.
+    """
+    return f"/v2/models/{_step(name)}" + (f"/versions/{_step(version)}" if version else "")
 
 
 def _routed(key: str | None) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 from numpy.typing import NDArray
 
-from shipsight.client.calls import Calls, PredictOptions, model_path
+from shipsight.client.calls import Calls, PredictOptions, model_path, tensors_path
 from shipsight.client.exchange import Pause, Steps, UnheardError
 from shipsight.client.images import PixelForm, encode_images
 from shipsight.client.transport import Transport
@@ -214,6 +214,27 @@ class Client:
             CorruptError: the answer is none. Otherwise as `predict`.
         """
         return self._run(self._calls.infer(tensors, model=model, version=version, routing_key=routing_key))
+
+    def metadata(self, model: str, *, version: str | None = None) -> dict[str, Any]:
+        """Returns what a model takes and gives, as the Open Inference Protocol has it: `inputs`, `outputs`. It is not sealed.
+
+        Args:
+            model: its name.
+            version: of it; None for the one that answers where none is named.
+
+        Raises:
+            ShipsightError: what the server says.
+            ServiceError: it does not answer.
+        """
+        return self._run(self._calls.told(tensors_path(model, version)))
+
+    def config(self, model: str, *, version: str | None = None) -> dict[str, Any]:
+        """Returns a model's configuration, as Triton's extension of that protocol has it. Otherwise as `metadata`."""
+        return self._run(self._calls.told(tensors_path(model, version) + "/config"))
+
+    def open_inference(self) -> dict[str, Any]:
+        """Returns what the Open Inference Protocol says of the server: `name`, `version`, `extensions`. Errors as of `metadata`."""
+        return self._run(self._calls.told("/v2"))
 
     def models(self) -> list[dict[str, Any]]:
         """Returns the versions of all models that may be seen. It is not sealed.

@@ -2,6 +2,7 @@
 """What keeps models and what they are asked from others' eyes. Needs the package cryptography. Stable."""
 
 from shipsight.protect.sealing import (
+    AHEAD_MS,
     CARRIED_HEADERS,
     HEADER_BYTES,
     MEDIA_TYPE,
@@ -24,6 +25,7 @@ from shipsight.protect.sealing import (
 from shipsight.protect.sealing_identity import SealingIdentity, SealingPin, open_key_list
 
 __all__ = [
+    "AHEAD_MS",
     "CARRIED_HEADERS",
     "HEADER_BYTES",
     "MEDIA_TYPE",

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from shipsight.errors import SealedAnswerError, SealedRequestError
 
 __all__ = [
+    "AHEAD_MS",
     "CARRIED_HEADERS",
     "HEADER_BYTES",
     "ID_BYTES",
@@ -52,7 +53,10 @@ __all__ = [
 MEDIA_TYPE = "application/vnd.shipsight.sealed"
 SUITE = "DHKEM(X25519,HKDF-SHA256),HKDF-SHA256,AES-256-GCM"
 WINDOW_MS = 300_000
-"""A request whose time differs more from the server's is refused."""
+"""A request that is older is refused."""
+AHEAD_MS = 60_000
+"""A request dated further ahead of the server's clock is refused: clocks that are set differ by seconds, and each second of this is
+one more for which ids are kept."""
 HEADER_BYTES = 8192
 PADDING_BYTES = 4096
 """Plaintexts are padded to multiples of this: small differences in length tell nothing."""
@@ -164,14 +168,14 @@ class PlainRequest:
     """What a client seals: what it would have sent in the clear.
 
     Attributes:
-        body: of the request.
+        body: of the request; of one that was opened, a view into what was opened.
         content_type: of the body; it may be empty.
         accept: what is wanted, None for JSON.
         query: options as they would stand behind the `?`.
         headers: more, by name; of `CARRIED_HEADERS` alone.
     """
 
-    body: bytes = field(repr=False)
+    body: bytes | memoryview = field(repr=False)
     content_type: str = ""
     accept: str | None = None
     query: str = ""
@@ -234,7 +238,7 @@ def seal_request(
         request: what the server shall read.
         key: of the server, from a list that was checked (`open_key_list`).
         sealed_for: which protocol, model and version the request is sent to.
-        now_ms: the time, milliseconds since 1970; at most `WINDOW_MS` from the server's.
+        now_ms: the time, milliseconds since 1970; by the server's clock at most `WINDOW_MS` old, and `AHEAD_MS` ahead.
 
     Returns:
         The body to send as `MEDIA_TYPE`, and what opens its answer.
@@ -338,7 +342,7 @@ def open_answer(sealed: bytes, reply: ReplyKey) -> PlainAnswer:
             "this is not the sealed answer to what was asked",
             hint="Ask again; if it stays so, something on the way changes answers.",
         ) from error
-    return PlainAnswer(status, body, kind, headers)
+    return PlainAnswer(status, bytes(body), kind, headers)
 
 
 def _answer_info(request_id: str) -> bytes:
@@ -357,7 +361,7 @@ def _read_request(plain: bytes, now_ms: int) -> OpenedRequest:
     request_id, at_ms, reply_key = header["id"], header["at"], header["reply_key"]
     if not isinstance(request_id, str) or len(request_id) != 32 or not set(request_id) <= _HEX:
         raise ValueError("not an id")
-    if type(at_ms) is not int or not 0 <= at_ms < _MOST_MS or abs(now_ms - at_ms) > WINDOW_MS:
+    if type(at_ms) is not int or not 0 <= at_ms < _MOST_MS or not -AHEAD_MS <= now_ms - at_ms <= WINDOW_MS:
         raise ValueError("another time")
     headers = _texts(header.get("headers", {}))
     texts = [header["content_type"], header.get("query", ""), header.get("padding", "")]
@@ -385,7 +389,7 @@ def _read_reply_key(text: object) -> X25519PublicKey:
     return key
 
 
-def _framed(header: Mapping[str, Any], body: bytes) -> bytes:
+def _framed(header: Mapping[str, Any], body: bytes | memoryview) -> bytes:
     """Joins a header and a body, padded by what the header says of it.
 
     Raises:
@@ -401,8 +405,8 @@ def _framed(header: Mapping[str, Any], body: bytes) -> bytes:
     return b"".join((len(head).to_bytes(4, "big"), head, body))
 
 
-def _unframed(plain: bytes) -> tuple[dict[str, Any], bytes]:
-    """Parts a header from a body.
+def _unframed(plain: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Parts a header from a body, which is not copied: it may be a large image.
 
     Raises:
         ValueError: it is too long, or no JSON mapping; a name stands in it twice.
@@ -416,7 +420,7 @@ def _unframed(plain: bytes) -> tuple[dict[str, Any], bytes]:
         raise ValueError("nested too deeply") from error
     if not isinstance(header, dict):
         raise ValueError("not a mapping")
-    return header, plain[4 + size :]
+    return header, memoryview(plain)[4 + size :]
 
 
 def _json(header: Mapping[str, Any]) -> bytes:

@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from shipsight.errors import SealingIdentityError
-from shipsight.protect.sealing import SUITE, WINDOW_MS, PublicSealingKey
+from shipsight.protect.sealing import AHEAD_MS, SUITE, WINDOW_MS, PublicSealingKey
 
 __all__ = ["PIN_NAME", "SealingIdentity", "SealingPin", "open_key_list"]
 
@@ -146,11 +146,12 @@ def open_key_list(told: object, pin: SealingPin, *, now_ms: int) -> list[PublicS
             expected=str(pin),
             hint="Somebody on the way may have put in their own; or the server has a new identity: ask who runs it.",
         ) from error
-    if abs(now_ms - listed_ms) > WINDOW_MS:
+    # As a server looks at a request: what a clock further ahead seals would be refused there.
+    if not -WINDOW_MS <= now_ms - listed_ms <= AHEAD_MS:
         raise SealingIdentityError(
             "this list of sealing keys is of another time",
-            expected=f"within {WINDOW_MS // 60_000} minutes",
-            got=f"{(now_ms - listed_ms) / 1000:.0f} s apart",
+            expected=f"at most {AHEAD_MS // 1000} s before this machine's clock, {WINDOW_MS // 1000} s after it",
+            got=f"{abs(now_ms - listed_ms) / 1000:.0f} s {'before' if now_ms > listed_ms else 'after'}",
             hint="Set this machine's clock, or the server's; else somebody on the way keeps an old list.",
         )
     living = [one for one in keys if one.not_after_ms > now_ms]

@@ -19,6 +19,7 @@ from shipsight.errors import AuditError, NotReadyError
 
 if TYPE_CHECKING:
     # A quarter of a second of imports that a server without an audit log does not need.
+    from shipsight.access.audit.checkpoint import Checkpoint
     from shipsight.access.audit.log import AuditLog
     from shipsight.access.audit.verify import Finding, Verification
     from shipsight.access.audit.witnesses import CopyState
@@ -79,8 +80,8 @@ class Audited:
     Args:
         log: the log.
         reviews: opens its reviews, each time anew: keys change while a server runs.
-        verify: verifies all of it, beside its being written; takes up to a minute for a million entries. It calls what it is given now
-            and then, which raises where the server leaves.
+        verify: verifies all of it, beside its being written; takes up to a minute for a million entries. It is given the checkpoint
+            that was signed for it, and what it calls now and then, which raises where the server leaves.
         copies: tells how second places fare; None where there are none.
         now: tells the time, UTC.
     """
@@ -90,7 +91,7 @@ class Audited:
         log: AuditLog,
         reviews: Callable[[], ReviewStore],
         *,
-        verify: Callable[[Callable[..., None]], Verification],
+        verify: Callable[[Checkpoint | None, Callable[..., None]], Verification],
         copies: Callable[[], Sequence[CopyState]] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -123,10 +124,11 @@ class Audited:
         self.is_verifying = True
         try:
             signed = self._signed()
-            found = self._verify(self._go_on)
+            found = self._verify(signed, self._go_on)
         finally:
             self.is_verifying = False
-        self.verified = Verified(at, time.monotonic() - begin_s, by, found, signed)
+        size = None if signed is None else signed.size
+        self.verified = Verified(at, time.monotonic() - begin_s, by, found, size)
         return self.verified
 
     def review(self, *, actor: str, since: datetime | None = None, until: datetime | None = None) -> Report:
@@ -155,10 +157,10 @@ class Audited:
         """Ends what walks through the log."""
         self._leaves.set()
 
-    def _signed(self) -> int | None:
+    def _signed(self) -> Checkpoint | None:
         """Signs what is there, so that only what comes later is under no checkpoint."""
         try:
-            return self.log.checkpoint().size
+            return self.log.checkpoint()
         except AuditError as error:
             # What is there can be verified all the same; its end then counts as what it is, a tail.
             _log.warning("no checkpoint could be signed before the audit log was verified: %s", error)
@@ -194,9 +196,9 @@ def open_audited(
         folder = key.with_suffix(".reviews")
         return ReviewStore(log, folder, signer=log.signer, origin=log.origin, keys=[log.key, *kept], now=now)
 
-    def verify_log(told: Callable[..., None]) -> Verification:
+    def verify_log(signed: Checkpoint | None, told: Callable[..., None]) -> Verification:
         from shipsight.access.audit.verify import verify
 
-        return verify(log.reader, keys=[log.key], now=now, told=told)
+        return verify(log.reader, keys=[log.key], signed=signed, now=now, told=told)
 
     return Audited(log, reviews, verify=verify_log, copies=copies, now=now)

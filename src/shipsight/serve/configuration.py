@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-from shipsight.access import EventKind
+from shipsight.access import EventKind, Outcome
 from shipsight.access.audit import Entry
 
 __all__ = ["MACHINE", "OPTIONS", "PastStarts", "changes_since", "told_options", "without_secrets"]
@@ -22,6 +22,7 @@ OPTIONS = "options"
 """Detail of `started`: one text an option, `--host=127.0.0.1`."""
 MACHINE = "machine"
 """Detail of `started`: what the machine calls itself."""
+_STARTS, _DONE = (EventKind.STARTED,), (Outcome.DONE,)
 _MOST_STARTS = 1000
 
 
@@ -32,6 +33,7 @@ class PastStarts(Protocol):
         self,
         *,
         kinds: tuple[EventKind, ...] = (),
+        outcomes: tuple[Outcome, ...] = (),
         server: str | None = None,
         newest_first: bool = False,
         limit: int | None = None,
@@ -55,7 +57,8 @@ def changes_since(log: PastStarts, server: str, options: Iterable[tuple[str, str
     Returns:
         Option -> its value before and now, `none -> proxy`. Nothing at a first start.
     """
-    before = next(iter(log.entries(kinds=(EventKind.STARTED,), server=server, newest_first=True, limit=1)), None)
+    starts = log.entries(kinds=_STARTS, outcomes=_DONE, server=server, newest_first=True, limit=1)
+    before = next(iter(starts), None)
     if before is None:
         before = _newest_of_host(log, server)  # else another name or port would make every change a first start
     told = None if before is None else before.event.details.get(OPTIONS)
@@ -66,7 +69,7 @@ def changes_since(log: PastStarts, server: str, options: Iterable[tuple[str, str
 
 def _newest_of_host(log: PastStarts, server: str) -> Entry | None:
     name = server.partition(":")[0]
-    for entry in log.entries(kinds=(EventKind.STARTED,), newest_first=True, limit=_MOST_STARTS):
+    for entry in log.entries(kinds=_STARTS, outcomes=_DONE, newest_first=True, limit=_MOST_STARTS):
         if entry.server.partition(":")[0] == name or entry.event.details.get(MACHINE) == socket.gethostname():
             return entry
     return None

@@ -433,6 +433,10 @@ class Gate:
         told = {"behind": behind, "open": is_open, "required": is_required, **details}
         await self.record(EventKind.STARTED, Caller(SERVER), None, details=told)
 
+    def start_failed(self, error: ShipsightError) -> None:
+        """Records that what was recorded as started cannot serve; where that cannot be kept, it is lost and counted."""
+        self.events.record(Event(self.now(), EventKind.STARTED, Outcome.REFUSED, SERVER.told(), why=error.code))
+
     async def record(
         self,
         kind: EventKind,

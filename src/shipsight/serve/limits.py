@@ -64,7 +64,28 @@ class Limits:
         Raises:
             LimitError: too many.
         """
-        if count > self.images:
-            raise LimitError(
-                "more than this server allows", where="images", expected=f"at most {self.images}", got=count
-            )
+        _check_most("images", count, self.images)
+
+    def check_detections(self, count: int) -> None:
+        """Checks how many predictions of an image a request asks for.
+
+        Raises:
+            LimitError: too many.
+        """
+        _check_most("max_det", count, self.detections)
+
+    def seconds(self, asked_s: float | None) -> float:
+        """Returns within how many seconds an answer must come, None for a request that does not say.
+
+        Raises:
+            UsageError: out of range.
+        """
+        most = self.longest_deadline_s
+        if asked_s is not None and not 0 < asked_s <= most:
+            raise UsageError("deadline out of range", where="deadline", expected=f"above 0 to {most:g} s", got=asked_s)
+        return self.deadline_s if asked_s is None else asked_s
+
+
+def _check_most(name: str, got: int, most: int) -> None:
+    if got > most:
+        raise LimitError("more than this server allows", where=name, expected=f"at most {most}", got=got)

@@ -14,12 +14,12 @@ from prometheus_client.registry import Collector
 from shipsight.access.quotas import Quotas
 from shipsight.serve.audit_metrics import AuditMetrics, Overdue
 from shipsight.serve.gate import Gate
+from shipsight.serve.image_work import Observer
 from shipsight.serve.models import Models, ModelState
 from shipsight.serve.rollout_control import RolloutControl
 from shipsight.serve.rollout_metrics import RolloutMetrics
 from shipsight.serve.scheduler import Scheduler
 from shipsight.serve.sealing import Sealing
-from shipsight.serve.service import Observer
 from shipsight.serve.suspicion import Suspicion
 
 if TYPE_CHECKING:

@@ -97,7 +97,7 @@ class PredictionLog:
     def __init__(self, events: EventSink, *, now: Callable[[], datetime]) -> None:
         self._events, self._now = events, now
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Callable[[str | None], Event], bytes]] = deque()
+        self._waiting: deque[tuple[Callable[[str | None], Event], bytes | memoryview]] = deque()
         self._bytes = 0
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -144,7 +144,7 @@ class PredictionLog:
         if self._thread is not None:
             self._thread.join()
 
-    def _queue(self, event: Callable[[str | None], Event], body: bytes) -> bool:
+    def _queue(self, event: Callable[[str | None], Event], body: bytes | memoryview) -> bool:
         with self._changed:
             is_full = len(self._waiting) >= _MOST_WAITING or self._bytes + len(body) > _MOST_BYTES
             if self._closing or is_full:

@@ -14,7 +14,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
@@ -84,34 +84,15 @@ def _recorded(options: ServeOptions) -> Iterator[tuple[AuditLog | None, EventSin
         yield audit, events
 
 
-# Long, since all that a server is made of is put together here, and taken apart in the opposite order.
 def _serve(
     options: ServeOptions, listener: socket.socket, report: Reporter, audit: AuditLog | None, events: EventSink
 ) -> int:
-    record = RolloutRecord(options.rollout.state_dir)
-    repository = None if options.repository is None else Repository(options.repository)
-    contexts = _watch_certificates(options)
+    contexts, metrics = _watch_certificates(options), Metrics()
     scheduler = Scheduler(options.workers or core_count() + 2, own_threads=options.opening.isolate)
-    models = Models(
-        scheduler,
-        options.opening,
-        repository=repository,
-        memory_bytes=None if options.memory_mb is None else int(options.memory_mb * 1e6),
-        events=ModelEvents(events, late=events.record_late if isinstance(events, AuditedEvents) else None),
-    )
-    rollouts = RolloutControl(models, Shadow(models, scheduler), record, events=events)
-    metrics = Metrics()
-    metrics.watch(models, scheduler, rollouts)
+    models, rollouts = _make_models(options, scheduler, events, metrics)
+    gate, close_gate = _make_gate(options, listener, audit, events, metrics)
     steps = StepTable(options.steps, max_pixels=options.limits.image_pixels)
-    gate, close_gate = open_gate(options, listener, events=events)
-    metrics.watch_gate(gate)
-    if audit is not None:
-        gate.audit_state = partial(getattr, audit, "state")
-        metrics.watch_audit(audit)
-        if options.audit.key is not None:
-            gate.audited = open_audited(audit, options.audit.key, copies=lambda: audit.copies, now=gate.now)
     predicted = PredictionLog(events, now=gate.now) if options.audit.predictions else None
-    quotas = _make_quotas(options, gate, metrics)
     suspicion = Suspicion(Extraction(gate.events, now=gate.now))
     metrics.watch_suspicion(suspicion)
     service = PredictionService(
@@ -121,7 +102,7 @@ def _serve(
         metrics,
         rollouts=rollouts,
         steps=steps,
-        quotas=quotas,
+        quotas=_make_quotas(options, gate, metrics),
         suspicion=suspicion,
         predicted=predicted,
         gate=gate,
@@ -129,20 +110,11 @@ def _serve(
     )
     sealing = open_sealing(options.sealing, events=gate.events, now=gate.now, store=options.quotas.store)
     metrics.watch_sealing(sealing)
-    stopping, was_told = _Stop(), threading.Event()
-
-    def leave(number: int, frame: object) -> None:
-        was_told.set()
-        service.leave()
-        stopping.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, leave)
+    stopping, ports = _Stop(service), Future[None]()
+    stopping.at_signals()
     models.is_starting = True
-    ports: Future[None] = Future()
-    loader = threading.Thread(
-        target=_load, args=(service, steps, options, stopping, report, ports), name="shipsight-loader"
-    )
+    loading = (service, steps, options, stopping, report, ports)
+    loader = threading.Thread(target=_load, args=loading, name="shipsight-loader")
     loader.start()
     traces = None if options.traces is None else Traces(options.traces)
     protocol = OpenInference(service)
@@ -160,16 +132,41 @@ def _serve(
         ports.cancel()
     loader.join()
     close_gate()
-    rollouts.close()
-    models.close()
-    steps.close()
-    scheduler.close()
-    suspicion.close()
-    if predicted is not None:
-        predicted.close()
-    if traces is not None:
-        traces.close()
-    return 0 if was_told.is_set() else 1
+    for part in (rollouts, models, steps, scheduler, suspicion, predicted, traces):
+        if part is not None:
+            part.close()
+    return 0 if stopping.was_told else 1
+
+
+def _make_models(
+    options: ServeOptions, scheduler: Scheduler, events: EventSink, metrics: Metrics
+) -> tuple[Models, RolloutControl]:
+    """Returns what holds the models, none of them loaded yet, and what divides requests among their versions."""
+    models = Models(
+        scheduler,
+        options.opening,
+        repository=None if options.repository is None else Repository(options.repository),
+        memory_bytes=None if options.memory_mb is None else int(options.memory_mb * 1e6),
+        events=ModelEvents(events, late=events.record_late if isinstance(events, AuditedEvents) else None),
+    )
+    record = RolloutRecord(options.rollout.state_dir)
+    rollouts = RolloutControl(models, Shadow(models, scheduler), record, events=events)
+    metrics.watch(models, scheduler, rollouts)
+    return models, rollouts
+
+
+def _make_gate(
+    options: ServeOptions, listener: socket.socket, audit: AuditLog | None, events: EventSink, metrics: Metrics
+) -> tuple[Gate, Callable[[], None]]:
+    """Returns what lets requests in, and what closes it; it answers about the audit log, where there is one."""
+    gate, close_gate = open_gate(options, listener, events=events)
+    metrics.watch_gate(gate)
+    if audit is not None:
+        gate.audit_state = partial(getattr, audit, "state")
+        metrics.watch_audit(audit)
+        if options.audit.key is not None:
+            gate.audited = open_audited(audit, options.audit.key, copies=lambda: audit.copies, now=gate.now)
+    return gate, close_gate
 
 
 def _make_quotas(options: ServeOptions, gate: Gate, metrics: Metrics) -> Quotas | None:
@@ -194,9 +191,21 @@ def _watch_certificates(options: ServeOptions) -> Reloaded[ssl.SSLContext] | Non
 class _Stop:
     """Ends a server, also one that is not made yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: PredictionService) -> None:
+        self._service = service
         self._server: Any = None
         self._asked = False
+        self.was_told = False  # by whoever runs it: not that it failed
+
+    def at_signals(self) -> None:
+        """Has SIGTERM and SIGINT end it."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._leave)
+
+    def _leave(self, number: int, frame: object) -> None:
+        self.was_told = True
+        self._service.leave()
+        self.stop()
 
     def watch(self, server: Any) -> None:  # noqa: ANN401 - uvicorn.Server, imported late
         """Learns which server is meant."""
@@ -233,6 +242,7 @@ def _load(
         models.is_starting = False
         ports.result()
     except ShipsightError as error:
+        service.gate.start_failed(error)
         report.tell({"error": error.to_dict(), "exit_code": error.exit_code})
         stopping.stop()
     except Exception as error:  # noqa: BLE001 - the edge of the process

@@ -27,6 +27,7 @@ __all__ = [
     "note_sealed_status",
     "note_stages",
     "request_id",
+    "was_model_asked",
 ]
 
 
@@ -43,7 +44,7 @@ class Digest:
     bytes: int
 
 
-_body: ContextVar[bytes | Digest | None] = ContextVar("shipsight_body", default=None)
+_body: ContextVar[bytes | memoryview | Digest | None] = ContextVar("shipsight_body", default=None)
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:~-]{1,64}", re.ASCII)
 
 
@@ -101,7 +102,13 @@ def is_sealed() -> bool:
     return note is not None and note.is_sealed
 
 
-def note_body(body: bytes, *, is_next: bool = False) -> None:
+def was_model_asked() -> bool:
+    """Tells whether a model was asked with the request at hand; True where nobody takes notes of it."""
+    note = _current.get()
+    return note is None or note.model is not None
+
+
+def note_body(body: bytes | memoryview, *, is_next: bool = False) -> None:
     """Notes what was sent, as it came, for the record of predictions. What came first counts: it may have held another body.
 
     Args:
@@ -122,7 +129,7 @@ def note_digest(sha256: str, size: int) -> None:
     _body.set(Digest(sha256, size))
 
 
-def current_body() -> bytes | Digest | None:
+def current_body() -> bytes | memoryview | Digest | None:
     """Returns that of the request at hand, or what stands for it; None outside of one."""
     return _body.get()
 

@@ -39,7 +39,7 @@ class SealedOnly:
                 "no such model", where="--require-sealed", expected=", ".join(sorted(names)), got=", ".join(unknown)
             )
 
-    def check(self, model: str, images: Collection[bytes] = ()) -> None:
+    def check(self, model: str, images: Collection[bytes | memoryview] = ()) -> None:
         """Lets a request pass; that of the task at hand.
 
         Args:

@@ -49,6 +49,10 @@ class Sealing:
         """
         await self.seen.take(opened.id, opened.at_ms, now_ms=self.keys.now_ms(), owner=owner)
 
+    async def give_back(self, opened: OpenedRequest) -> None:
+        """Gives back the id of a request with which no model was asked."""
+        await self.seen.give_back(opened.id, opened.at_ms)
+
 
 def open_sealing(
     options: SealingOptions, *, events: EventSink, now: Callable[[], datetime], store: str | None

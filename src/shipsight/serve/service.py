@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every protocol asks: images or a tensor in, predictions or tensors out. Knows nothing of wire formats.
 
-Each image is a job of its own, from decoding to predictions, on the scheduler's threads; the event loop only waits. A
-caller that leaves cancels what has not begun. Every call says who asks. Stable.
+Each image is a job of its own (`image_work`), on the scheduler's threads; the event loop only waits. A caller that leaves cancels
+what has not begun. Every call says who asks. Stable.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,10 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shipsight.access import Action, Principal
-from shipsight.access.extraction import Samples, sample_of
 from shipsight.access.quotas import Quotas, turn_of
 from shipsight.errors import (
-    DeadlineError,
     InputError,
     LimitError,
     NotFoundError,
@@ -34,9 +31,11 @@ from shipsight.errors import (
 )
 from shipsight.model import Card, ImagePredictions, Predictions
 from shipsight.serve.gate import Gate
+from shipsight.serve.image_work import Done, ImageWork, Observer
 from shipsight.serve.limits import Limits
 from shipsight.serve.models import Models, ModelState, ServedModel
 from shipsight.serve.predicted import PredictionLog, recording
+from shipsight.serve.questions import Answer, EncodedImage, Inference, Question, Target
 from shipsight.serve.request_notes import is_sealed, note_model, note_stages
 from shipsight.serve.rollout_control import RolloutControl
 from shipsight.serve.rollout_record import RolloutRecord
@@ -44,111 +43,15 @@ from shipsight.serve.runner import Runner
 from shipsight.serve.scheduler import LaneClosedError, Scheduler
 from shipsight.serve.sealed_only import SealedOnly
 from shipsight.serve.shadow import Mirrored, Shadow
-from shipsight.serve.steps import Seen, StepTable
-from shipsight.serve.stopwatch import Stopwatch
+from shipsight.serve.steps import StepTable
 from shipsight.serve.suspicion import Suspicion
 from shipsight.serve.turns import has_room
-from shipsight.vision import (
-    PredictSettings,
-    TileSettings,
-    decode_image,
-    postprocess,
-    predict_windows,
-    prepare,
-    to_tensor,
-)
+from shipsight.vision import PredictSettings
 
-__all__ = ["Answer", "EncodedImage", "Inference", "Observer", "PredictionService", "Question", "Target"]
+__all__ = ["PredictionService"]
 
 T = TypeVar("T")
-Pixels = NDArray[np.uint8]
 _AGAIN_S = 0.1
-
-
-@dataclass(frozen=True)
-class Target:
-    """Which model is asked.
-
-    Attributes:
-        model: its name.
-        version: None for the current one, or the canary.
-        variant: None for the model's default.
-        key: requests of one key go to one version while none is named; where clients give none, each request has its own.
-    """
-
-    model: str
-    version: str | None = None
-    variant: str | None = None
-    key: str = field(default_factory=partial(secrets.token_hex, 8))
-
-
-@dataclass(frozen=True)
-class EncodedImage:
-    """An image as it came.
-
-    Attributes:
-        data: the file's bytes.
-        source: what the caller calls it, or None.
-    """
-
-    data: bytes
-    source: str | None = None
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a caller asks.
-
-    Attributes:
-        target: of whom.
-        images: one and more.
-        settings: thresholds.
-        deadline_s: seconds from now within which the answer must come, None for the server's default.
-        tiles: how images are cut into windows, None for not at all.
-        render: makes something of pixels and predictions in the same job (a drawn image), None for nothing.
-    """
-
-    target: Target
-    images: Sequence[EncodedImage]
-    settings: PredictSettings = PredictSettings()
-    deadline_s: float | None = None
-    tiles: TileSettings | None = None
-    render: Callable[[Pixels, ImagePredictions], bytes] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What a model says.
-
-    Attributes:
-        predictions: one entry an image, in order.
-        stages_ms: milliseconds by stage, summed over the images.
-        rendered: what `render` made, one an image; empty without it.
-    """
-
-    predictions: Predictions
-    stages_ms: Mapping[str, float]
-    rendered: tuple[bytes, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Inference:
-    """What a variant gives for a tensor.
-
-    Attributes:
-        outputs: output name -> array.
-        stages_ms: milliseconds in `queue` and `infer`, summed over the batch.
-    """
-
-    outputs: Mapping[str, NDArray[Any]]
-    stages_ms: Mapping[str, float]
-
-
-class Observer:
-    """Told of every job that ends; the default tells nobody."""
-
-    def image_done(self, model: str, version: str, variant: str, stages_ms: Mapping[str, float]) -> None:
-        """An image was predicted on."""
 
 
 class PredictionService:
@@ -187,9 +90,8 @@ class PredictionService:
     ) -> None:
         self.models, self.gate, self.limits, self.quotas = models, gate or Gate(), limits, quotas
         self.rollouts = rollouts or RolloutControl(models, Shadow(models, scheduler), RolloutRecord(None))
-        self._scheduler, self._observer = scheduler, observer or Observer()
-        self._steps = steps or StepTable()
-        self._clock = clock
+        self._scheduler, self._clock = scheduler, clock
+        self._work = ImageWork(limits, steps or StepTable(), observer or Observer(), scheduler.is_alone, clock)
         self._is_leaving = False
         self._suspicion, self._predicted, self._sealed_only = suspicion, predicted, sealed_only or SealedOnly()
         self._under_way = 0
@@ -224,9 +126,9 @@ class PredictionService:
         self._check(question)
         deadline_s = self._deadline(question.deadline_s)
 
-        def queue(model: ServedModel, runner: Runner) -> list[Future[_Done]]:
+        def queue(model: ServedModel, runner: Runner) -> list[Future[Done]]:
             _check_classes(question.settings, runner.card)
-            work = partial(self._work, looks=self._suspicion is not None and turn_of(principal) is not None)
+            work = partial(self._work.do, looks=self._suspicion is not None and turn_of(principal) is not None)
             # Of a sealed request one image counts: metrics, read by who may not open it, do not tell how many were in it.
             runs = [
                 partial(work, model, runner, image, question, self._clock(), counts=place == 0 or not is_sealed())
@@ -266,7 +168,7 @@ class PredictionService:
         principal.require(Action.MODELS_PREDICT, target.model)
         self._sealed_only.check(target.model)
         runner = self.models.get(target.model, target.version, target.key).runner(target.variant)
-        self._check_most("max_det", settings.max_det, self.limits.detections)
+        self.limits.check_detections(settings.max_det)
         _check_classes(settings, runner.card)
         return runner.card
 
@@ -459,14 +361,14 @@ class PredictionService:
         if target.version is None:
             self.rollouts.count(model.name, model.version, self._clock() - begin_s, has_failed=has_failed)
 
-    def _mirror(self, model: ServedModel, question: Question, done: Sequence[_Done]) -> None:
+    def _mirror(self, model: ServedModel, question: Question, done: Sequence[Done]) -> None:
         """Has a shadow asked again what was answered, if there is one; costs the caller nothing but this call."""
         if question.target.version is not None or self.models.rollouts.of(model.name).shadow is None:
             return
         again = replace(question, images=(), render=None)  # each keeps its own image alone
 
         def ask(image: EncodedImage, shadow: ServedModel) -> tuple[ImagePredictions, float]:
-            one = self._work(shadow, shadow.runner(None), image, again, self._clock(), is_shadow=True)
+            one = self._work.do(shadow, shadow.runner(None), image, again, self._clock(), is_shadow=True)
             return one.predictions, one.took_ms
 
         images = [
@@ -475,96 +377,14 @@ class PredictionService:
         ]
         self.rollouts.shadow.mirror(model, question.target.key, images)
 
-    def _work(
-        self,
-        model: ServedModel,
-        runner: Runner,
-        image: EncodedImage,
-        question: Question,
-        queued_s: float,
-        *,
-        is_shadow: bool = False,
-        looks: bool = False,
-        counts: bool = True,
-    ) -> _Done:
-        """Does one image, in a thread of the scheduler; for a shadow in another one, on the cores that are left."""
-        is_alone = not is_shadow and self._scheduler.is_alone()
-        steps = self._steps.of(model.name)
-        watch = Stopwatch(self._clock, queued_s)
-        watch.end("queue")
-        pixels = decode_image(image.data, max_pixels=self.limits.image_pixels)
-        watch.end("decode")
-        seen = Seen(pixels, pixels)
-        samples = sample_of(pixels) if looks else None
-        if steps is not None:
-            seen = steps.before(pixels)
-            watch.end("steps")
-
-        def predict(part: Pixels) -> ImagePredictions:
-            prepared, geometry = prepare(part, runner.card.input)
-            tensor = to_tensor(prepared, runner.card.input, runner.variant.layout)
-            watch.end("prepare")
-            outputs = runner.infer(tensor, is_alone=is_alone)
-            watch.end("infer")
-            predicted = postprocess(
-                outputs,
-                card=runner.card,
-                form=runner.variant.form,
-                geometry=geometry,
-                settings=question.settings,
-                source=image.source,
-            )
-            watch.end("postprocess")
-            return predicted
-
-        is_whole = question.tiles is None
-        predictions = predict(seen.image_rgb) if is_whole else self._tiled(seen.image_rgb, predict, runner, question)
-        if steps is not None:
-            watch.end("postprocess")
-            predictions = steps.after(seen.shown_rgb, seen.place(predictions))
-            watch.end("steps")
-        rendered = None if question.render is None else question.render(seen.shown_rgb, predictions)
-        watch.end("postprocess")
-        if counts and not is_shadow:
-            self._observer.image_done(model.name, model.version, runner.variant.name, watch.stages_ms)
-        return _Done(predictions, watch.stages_ms, rendered, tuple(watch.spans), samples)
-
-    def _tiled(
-        self, pixels: Pixels, predict: Callable[[Pixels], ImagePredictions], runner: Runner, question: Question
-    ) -> ImagePredictions:
-        assert question.tiles is not None  # the caller asked
-        until_s = self._deadline(question.deadline_s)
-
-        def in_time(part: Pixels) -> ImagePredictions:
-            # One image may be many windows: work that nobody can use ends between them.
-            if self._clock() > until_s:
-                raise DeadlineError("the answer's time passed between windows", where="tile")
-            return predict(part)
-
-        return predict_windows(
-            pixels,
-            in_time,
-            tiles=question.tiles,
-            settings=question.settings,
-            task=runner.card.task,
-            most=max(self.limits.windows // max(len(question.images), 1), 1),
-        )
-
     def _check(self, question: Question) -> None:
         if not question.images:
             raise UsageError("a request needs an image", where="images", got=0)
-        self._check_most("images", len(question.images), self.limits.images)
-        self._check_most("max_det", question.settings.max_det, self.limits.detections)
-
-    def _check_most(self, name: str, got: int, most: int) -> None:
-        if got > most:
-            raise LimitError("more than this server allows", where=name, expected=f"at most {most}", got=got)
+        self.limits.check_images(len(question.images))
+        self.limits.check_detections(question.settings.max_det)
 
     def _deadline(self, asked_s: float | None) -> float:
-        most = self.limits.longest_deadline_s
-        if asked_s is not None and not 0 < asked_s <= most:
-            raise UsageError("deadline out of range", where="deadline", expected=f"above 0 to {most:g} s", got=asked_s)
-        return self._clock() + (self.limits.deadline_s if asked_s is None else asked_s)
+        return self._clock() + self.limits.seconds(asked_s)
 
 
 @dataclass(frozen=True, eq=False)
@@ -575,20 +395,6 @@ class _Asked:
     target: Target
     images: int
     until_s: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Done:
-    predictions: ImagePredictions
-    stages_ms: Mapping[str, float]
-    rendered: bytes | None
-    spans: tuple[tuple[str, float, float], ...]
-    samples: Samples | None = None
-
-    @property
-    def took_ms(self) -> float:
-        """Milliseconds of work, without waiting for a thread."""
-        return sum(ms for stage, ms in self.stages_ms.items() if stage != "queue")
 
 
 def _check_classes(settings: PredictSettings, card: Card) -> None:

@@ -149,10 +149,10 @@ class Shadow:
         except LaneClosedError:
             agreement.drop()  # it leaves
         except ShipsightError as error:
-            agreement.fail()
             _log.warning("the shadow %s %s failed on an image: %s", name, version, error)
-        except Exception:  # noqa: BLE001 - the edge of the thread: a shadow's failure is its own
             agreement.fail()
+        except Exception:  # noqa: BLE001 - the edge of the thread: a shadow's failure is its own
             _log.exception("the shadow %s %s failed on an image", name, version)
+            agreement.fail()
         else:
             agreement.add(report, current_ms=one.took_ms, shadow_ms=took_ms)

@@ -13,6 +13,8 @@ import pytest
 from tests.access.audit.logs import Place, make_log
 from tests.access.conftest import KINDS, PostgresServer, quick_folder
 
+from shipsight.access.audit.following import newest_path
+
 _numbers = itertools.count(1)
 
 
@@ -52,11 +54,12 @@ def place(request: pytest.FixtureRequest, folder: Path) -> Place:
     """A log of 33 entries, whole, that may be changed."""
     if request.param == "sqlite":
         made: Path = request.getfixturevalue("whole_log")
-        for name in ("log.db", "log.key"):
+        for name in ("log.db", "log.key", "log.key.newest"):
             shutil.copy(made / name, folder / name)
         return Place(str(folder / "log.db"), folder / "log.key")
     server, template, key = request.getfixturevalue("_postgres_log")
     name = f"audit_{next(_numbers)}"
     server.run(f"CREATE DATABASE {name} TEMPLATE {template}")
     shutil.copy(key, folder / "log.key")
+    shutil.copy(newest_path(key), folder / "log.key.newest")
     return Place(server.url(name), folder / "log.key")

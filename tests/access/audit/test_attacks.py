@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.access.audit.logs import QUICK, Place, Ticking, fill, make_log, open_log, signed_in
+from tests.access.audit.logs import BEGAN, QUICK, Place, Ticking, fill, make_log, open_log, signed_in
 
-from shipsight.access.audit.checkpoint import Signer
+from shipsight.access.audit.checkpoint import Signer, sign
+from shipsight.access.audit.following import newest_path
 from shipsight.access.audit.log_keys import new_key_path
 from shipsight.access.audit.merkle import Frontier, leaf_hash
-from shipsight.access.audit.record import FIELDS
+from shipsight.access.audit.record import FIELDS, write_time
 from shipsight.access.audit.verify import Status, Verification
 from shipsight.errors import AuditError, EnvironmentLackError
 
@@ -139,6 +140,7 @@ def cut_after_the_last_checkpoint(place: Place) -> None:
     database.close()
     place.run(f"DELETE FROM audit_checkpoints WHERE size > {size}", f"DELETE FROM audit_records WHERE seq >= {size}")
     set_head(place, size)
+    newest_path(place.key_path).write_text(checkpoint_of(place))  # as it lay there when the server was torn off
 
 
 def test_records_after_the_last_checkpoint_are_an_unverifiable_tail(place: Place) -> None:
@@ -236,6 +238,21 @@ def rewrite(place: Place, *, change: bool = True) -> None:
     place.run("UPDATE audit_head SET leaf = :leaf, frontier = :frontier", leaf=prev, frontier=frontier.to_bytes())
 
 
+def sign_anew(place: Place) -> None:
+    """Signs a first checkpoint with the key that lies there, in place of all others, as who has that key can; the log's next one covers all."""
+    signer = Signer.load(place.key_path)
+    frontier = Frontier(1, [leaf_hash(place.rows("SELECT record FROM audit_records WHERE seq = 0")[0][0].encode())])
+    made = sign(signer, origin=signer.key.name, size=1, root=frontier.root(), at=BEGAN)
+    place.run(
+        "DELETE FROM audit_checkpoints",
+        "INSERT INTO audit_checkpoints (id, size, at, text, frontier) VALUES (1, 1, :at, :text, :frontier)",
+        at=write_time(BEGAN),
+        text=made.text,
+        frontier=frontier.to_bytes(),
+    )
+    newest_path(place.key_path).unlink()
+
+
 def test_chain_rewritten_without_the_key_is_found_by_its_own_checkpoints(place: Place) -> None:
     rewrite(place)
     assert codes(place.verify()) == {"wrong-root"}
@@ -251,8 +268,8 @@ def test_chain_rewritten_without_checkpoints_is_no_verified_log(place: Place) ->
 def test_chain_rewritten_and_signed_with_the_key_is_found_by_a_checkpoint_from_elsewhere_alone(place: Place) -> None:
     outside = checkpoint_of(place, 22)
     rewrite(place)
-    place.run("DELETE FROM audit_checkpoints")
-    place.open(has_session=False).close()
+    sign_anew(place)
+    place.open(has_session=False).checkpoint()
     assert place.verify().is_ok  # what a bare chain, or one that its keeper signs, is worth
     assert codes(place.verify(checkpoints=[outside])) == {"fork"}
 
@@ -263,8 +280,9 @@ def test_chain_signed_with_another_key_is_found(place: Place) -> None:
     other = Signer.generate(trusted.name)
     place.key_path.unlink()
     other.save(place.key_path)
-    place.run("DELETE FROM audit_checkpoints", "UPDATE audit_keys SET key = :key", key=other.key.text)
-    place.open(has_session=False).close()
+    sign_anew(place)
+    place.run("UPDATE audit_keys SET key = :key", key=other.key.text)
+    place.open(has_session=False).checkpoint()
     assert "foreign-key" in codes(place.verify(keys=[trusted]))
 
 
@@ -281,8 +299,9 @@ def test_old_log_with_its_old_checkpoint_put_back_is_found_by_a_newer_one_from_e
 
 def test_fork_is_found_by_the_other_ones_checkpoint(folder: Path) -> None:
     place = make_log(str(folder / "log.db"), folder / "log.key")
-    shutil.copy(folder / "log.db", folder / "other.db")
-    other = Place(str(folder / "other.db"), place.key_path)
+    for name in ("log.db", "log.key", "log.key.newest"):
+        shutil.copy(folder / name, folder / name.replace("log", "other"))
+    other = Place(str(folder / "other.db"), folder / "other.key")
     for one in (place, other):
         with one.open(now=Ticking()) as log:
             fill(log, 20)

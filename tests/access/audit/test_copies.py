@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.access.audit.syslog_server import SyslogServer, has_syslog_server, syslog_server
 from tests.access.audit.trees import Tree
@@ -61,6 +61,7 @@ def test_file_of_two_writers_is_whole(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 400))
+@example(112)  # right behind the blank line before the signature
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_end_that_was_torn_off_costs_that_checkpoint_alone(tmp_path: Path, cut: int) -> None:
     tree = Tree(9)

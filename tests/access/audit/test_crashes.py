@@ -10,12 +10,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.access.audit.logs import Place, make_log, predicted, refused, signed_in
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+from tests.access.audit.logs import QUICK, Place, make_log, predicted, refused, signed_in
 
+from shipsight.access import EventKind
+from shipsight.access.audit.reading import AuditReader
 from shipsight.access.audit.settings import AuditSettings
+from shipsight.access.store import Database
 from shipsight.errors import AuditError
 
 SOURCE = Path(__file__).resolve().parents[3] / "src"
@@ -220,3 +227,48 @@ def test_process_stopped_by_a_signal_of_its_supervisor_says_that_it_stopped(empt
     with empty.open(server="other") as log:
         kinds = [one.event.kind.value for one in log.entries(server="one")]
     assert kinds.count("stopped") == 1  # of the first: the second was torn off, and says nothing
+
+
+class LostAnswers:
+    """A database whose answers to commits get lost: what was written is kept, and who wrote it is told that it failed."""
+
+    def __init__(self, database: Database, *, times: int) -> None:
+        self._write, self.left = database.write, times
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        with self._write() as connection:
+            yield connection
+        if self.left:
+            self.left -= 1
+            raise OperationalError("COMMIT", None, RuntimeError("the connection was lost"))
+
+
+@pytest.mark.parametrize("room", [2, 5, 100])
+@pytest.mark.parametrize("times", [1, 3])
+def test_events_whose_commit_lost_its_answer_are_told_once_and_counted_rightly(
+    empty: Place, monkeypatch: pytest.MonkeyPatch, room: int, times: int
+) -> None:
+    log = empty.open(settings=replace(QUICK, buffer=room, late_s=0.05))
+    lossy = LostAnswers(log._database, times=times)
+    monkeypatch.setattr(log._database, "write", lossy.write)
+    told = 0
+    deadline = time.monotonic() + 60
+    while lossy.left and time.monotonic() < deadline:
+        log.record(predicted(told))
+        told += 1
+        time.sleep(0.01)
+    for _ in range(3):
+        log.record(predicted(told))
+        told += 1
+    log.close()
+    reader = AuditReader.open(empty.url)
+    entries = list(reader.entries())
+    reader.close()
+    numbers = [one.event.details["number"] for one in entries if one.event.kind is EventKind.PREDICTED]
+    told_lost = [one.event.details for one in entries if one.event.kind is EventKind.AUDIT_LOST]
+    kinds = [kind.partition(": ") for one in told_lost for kind in one["kinds"]]
+    assert len(numbers) == len(set(numbers))
+    assert len(numbers) + sum(int(count) for kind, _, count in kinds if kind == "predicted") == told
+    assert log.state.lost == sum(one["events"] for one in told_lost)
+    assert empty.verify().findings == []

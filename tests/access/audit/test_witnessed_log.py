@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 from tests.access.audit.logs import Place, fill, make_log, open_log
-from tests.access.audit.test_attacks import rewrite
+from tests.access.audit.test_attacks import rewrite, sign_anew
 from tests.access.audit.witness_server import WitnessServer, witness_server
 
+from shipsight.access.audit.following import newest_path
 from shipsight.access.audit.witness_client import fetch_checkpoint
 from shipsight.access.audit.witnesses import CopyState
 from shipsight.serve.audit_copies import SecondPlaces
@@ -81,8 +82,8 @@ def test_rewritten_log_with_rewritten_checkpoints_is_found_by_its_witness_alone(
 ) -> None:
     assert serve(log, witness, 20).error is None
     rewrite(log)
-    log.run("DELETE FROM audit_checkpoints")
-    log.open(has_session=False).close()
+    sign_anew(log)
+    log.open(has_session=False).checkpoint()
     code, found = verify(log)
     assert (code, found["status"]) == (0, "ok")  # whoever has the key has made all of it fit
     assert by_witness(log, witness) == (1, {"fork"})
@@ -96,9 +97,13 @@ def test_log_and_checkpoints_of_yesterday_put_back_are_found_by_the_size_that_th
     log: Place, witness: WitnessServer, tmp_path: Path
 ) -> None:
     serve(log, witness, 10)
+    # With what lies beside the key, as who has the whole machine can.
+    newest = newest_path(log.key_path)
     shutil.copy(log.url, tmp_path / "yesterday.db")
+    shutil.copy(newest, tmp_path / "yesterday.newest")
     serve(log, witness, 10)
     shutil.copy(tmp_path / "yesterday.db", log.url)
+    shutil.copy(tmp_path / "yesterday.newest", newest)
     assert verify(log)[0] == 0
     assert by_witness(log, witness) == (1, {"log-cut"})
     assert serve(log, witness, 1).is_refusing

@@ -27,7 +27,7 @@ from shipsight.errors import AuditProofError, CorruptError, UnsupportedError, Us
 if TYPE_CHECKING:
     from shipsight.access.backup import BackupLock
 
-__all__ = ["ArchiveHead", "ArchiveReader", "write_archive"]
+__all__ = ["ArchiveHead", "ArchiveReader", "ArchiveSeal", "write_archive"]
 
 _FORMAT = "shipsight-audit"
 _SEAL = "shipsight audit archive\n"
@@ -60,6 +60,25 @@ class ArchiveHead:
         return canonical(told)
 
 
+@dataclass(frozen=True)
+class ArchiveSeal:
+    """What an archive is sealed with.
+
+    Attributes:
+        name: of its file.
+        first: first entry.
+        end: number after the last.
+        digest: SHA-256 of what the seal is over, in hexadecimal.
+        note: the seal, which is over that; by whom is for others to find out.
+    """
+
+    name: str
+    first: int
+    end: int
+    digest: str
+    note: str
+
+
 class ArchiveReader:
     """An archive's file.
 
@@ -79,12 +98,14 @@ class ArchiveReader:
         self.head = self._read_head()
         self.end_frontier: bytes | None = None
         """As the last line has it, once all was read."""
+        self.seal: ArchiveSeal | None = None
+        """What it is sealed with, once all was read."""
 
     def items(self, keys: Sequence[VerifierKey] | None) -> Iterator[Row | KeptCheckpoint]:
         """Yields entries, and checkpoints after the entry that they reach to; the seal is verified at the end.
 
         Args:
-            keys: that may have sealed it, looked at when the end is reached; None leaves the seal unverified.
+            keys: that may have sealed it; None leaves open who did (`seal`).
 
         Raises:
             CorruptError: a line is not what we write, or the end is missing.
@@ -116,12 +137,11 @@ class ArchiveReader:
             raise CorruptError("the end of another archive", where=self.path)
         self.end_frontier = frontier
         text = _seal_text(self.head, frontier, digest)
-        if keys is None:
-            if not seal.startswith(text + "\n"):
-                raise AuditProofError("the seal is not over these bytes", where=self.path)
-            return
-        if open_note(seal, keys).text != text:
+        if not seal.startswith(text + "\n"):
             raise AuditProofError("the seal is not over these bytes", where=self.path)
+        if keys is not None and open_note(seal, keys).text != text:
+            raise AuditProofError("the seal is not over these bytes", where=self.path)
+        self.seal = ArchiveSeal(str(self.path), self.head.first, self.head.end, digest, seal)
 
     def _read_head(self) -> ArchiveHead:
         line = next(self._lines.lines(), b"")
@@ -221,6 +241,6 @@ def _parse(line: bytes, path: Path) -> dict[str, Any]:
         told = json.loads(text)
         if isinstance(told, dict) and canonical(told) + "\n" == text:
             return told
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptError("not the line of an archive", where=path, got=line[:200]) from error
     raise CorruptError("not the line of an archive", where=path, got=line[:200])

@@ -32,6 +32,7 @@ _PRIORITY = 13 * 8 + 5  # facility "log audit", severity "notice"
 _TORN = "(torn)\n"
 _MOST_CHARACTERS = 128 * 1024
 _MOST_LINES = 256
+_LAST_BYTES = 4096  # more than a signature's line has
 _DASH = "\N{EM DASH} "
 
 
@@ -87,8 +88,10 @@ class FileCopy:
         try:
             with self._path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
-                file.seek(max(size - 2, 0))
-                return size == 0 or file.read() == b"\n\n"
+                file.seek(max(size - _LAST_BYTES, 0))
+                end = file.read()
+                # A blank line ends a checkpoint's body, too: its last line must be a signature.
+                return size == 0 or (end.endswith(b"\n\n") and end[:-2].rpartition(b"\n")[2].startswith(_DASH.encode()))
         except PermissionError:  # it may be written, not read: what this object did is all that is known
             return self._was_whole
 

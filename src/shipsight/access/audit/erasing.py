@@ -157,11 +157,13 @@ def erase_archive(
                         yield item
 
             head = replace(source.head, made_at=write_time(now))
-            write_archive(new, items(), head=head, signer=log.signer, now=now, lock=lock)
+            sealed = write_archive(new, items(), head=head, signer=log.signer, now=now, lock=lock)
             if not told.values:
                 raise UsageError("nothing is here of this person", where=file, got=person)
             pseudonym, details = _tell(told, entries)
-            event = log.tell(EventKind.AUDIT_ERASED, actor, {**details, "archive": f"{head.first}-{head.end - 1}"})
+            event = log.tell(
+                EventKind.AUDIT_ERASED, actor, {**details, "archive": f"{head.first}-{head.end - 1}", "sealed": sealed}
+            )
             done = append(connection, current, [prepare(event)], server=log.server, now=now)
             signed = sign_head(connection, done.head, log.signer, now=now)
         new.replace(file)

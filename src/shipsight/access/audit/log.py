@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from shipsight.access.audit.appending import append, sign_head
 from shipsight.access.audit.checkpoint import Checkpoint, Signer, VerifierKey
 from shipsight.access.audit.entry import Entry
+from shipsight.access.audit.following import NewestFile, Seen, follow, where_seen
 from shipsight.access.audit.log_keys import admit, endorse, new_key_path, put_key, signer_of_now
 from shipsight.access.audit.merkle import leaf_hash
 from shipsight.access.audit.reading import AuditReader
@@ -39,9 +40,9 @@ from shipsight.access.audit.store.rows import (
     keep_key,
     keep_session,
     newest_checkpoint,
+    read_after,
     read_head,
     read_keys,
-    read_range,
     read_session,
     retire_key,
 )
@@ -97,8 +98,10 @@ class AuditLog:
         self._buffer = Buffer(settings.buffer, settings.late_s)
         self._state_lock = threading.Lock()
         self._state = AuditState()
-        self._seen: tuple[int, str] = (0, "")
-        self._doubtful: tuple[int, str, int] | None = None
+        self._newest = NewestFile(key)
+        self._seen = Seen(0, b"")
+        self._doubtful: _Doubtful | None = None
+        self._tells_end = True
         self._signed_s, self._told_s = time.monotonic(), 0.0
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
 
@@ -320,7 +323,9 @@ class AuditLog:
     def close(self) -> None:
         """Writes what waits, tells that it stopped, signs a checkpoint, and lets go; what cannot be written by then is lost and told."""
         if self._session is not None and self._thread.is_alive():
-            self._buffer.put_late(self._own(EventKind.STOPPED, f"server:{self._server}", {"session": self._session}))
+            # Where that finds no room, the session counts as torn off: no session ends without a word of it.
+            stopped = self._own(EventKind.STOPPED, f"server:{self._server}", {"session": self._session})
+            self._tells_end = self._buffer.put_late(stopped)
         self._buffer.close()
         if self._thread.is_alive():
             self._thread.join()
@@ -338,10 +343,13 @@ class AuditLog:
     def _begin(self, copies: Copies | None) -> None:
         """Tells that a session begins, and that the last did not end; then starts to write."""
         self._copies = copies
-        with self.writing() as (connection, head):
+        with self._database.write() as connection:
+            head = self._head(connection)
+            self._seen, known = where_seen(connection, head, self._newest.text(), [self.key])
+            follow(connection, head, self._seen, [self.key])
             told = []
             if self._session is not None:
-                told = self._session_events(connection)
+                told = self._session_events(connection, known, head.size - self._seen.size)
                 heartbeat_s = self._settings.heartbeat_s
                 keep_session(connection, self._server, self._session, began=self._now(), heartbeat_s=heartbeat_s)
             done = append(connection, head, [prepare(one) for one in told], server=self._server, now=self._now())
@@ -353,7 +361,14 @@ class AuditLog:
         self._after(done.head, len(told), signed)
         self._thread.start()
 
-    def _session_events(self, connection: Connection) -> list[Event]:
+    def _session_events(self, connection: Connection, known: int | None, unsigned: int) -> list[Event]:
+        """Returns what tells that a session begins.
+
+        Args:
+            connection: in a transaction that writes.
+            known: size of the newest checkpoint that lay beside the key, None where none did.
+            unsigned: entries after the newest checkpoint.
+        """
         who = f"server:{self._server}"
         before = read_session(connection, self._server)
         details = {
@@ -361,11 +376,13 @@ class AuditLog:
             "key": self.key.text,
             "seconds": self._settings.seconds,
             "heartbeat_s": self._settings.heartbeat_s,
+            "known": known,
+            "unsigned": unsigned,
         }
         started = self._own(EventKind.AUDIT_STARTED, who, details)
         if before is None:
             return [started]
-        torn = {"session": before[0], "began": before[1]}
+        torn = {"session": before[0], "began": before[1], "unsigned": unsigned}
         return [self._own(EventKind.AUDIT_RECOVERED, who, torn), started]
 
     def _own(self, kind: EventKind, actor: str, details: dict[str, Any]) -> Event:
@@ -376,6 +393,7 @@ class AuditLog:
 
     def _run(self) -> None:
         while True:
+            was_closed = self._buffer.is_closed
             urgent, late, lost = self._buffer.take(self._checkpoint_in_s())
             is_last = self._buffer.is_closed and not urgent and not len(self._buffer)
             try:
@@ -390,7 +408,8 @@ class AuditLog:
             else:
                 self._buffer.kept(urgent)
                 self._calm()
-            if is_last or (self._buffer.is_closed and self._state.is_degraded):
+            # What failed before it was closed is tried once more.
+            if (is_last and not self._state.is_degraded) or (was_closed and self._state.is_degraded):
                 return
 
     def _write(self, urgent: list[Waiting], late: list[Event], lost: Counter[str], *, is_last: bool) -> None:
@@ -400,18 +419,18 @@ class AuditLog:
             return
         signed = None
         with self.writing() as (connection, head):
-            late = late[self._found_kept(connection) :]
+            self._settle(connection, late, lost)
             told = [*late, *events]
             if lost:
                 details = {"events": lost.total(), "kinds": [f"{kind}: {n}" for kind, n in sorted(lost.items())]}
                 told.append(self._own(EventKind.AUDIT_LOST, f"server:{self._server}", details))
             done = append(connection, head, [prepare(one) for one in told], server=self._server, now=self._now())
-            if is_last and self._session is not None:
+            if is_last and self._session is not None and self._tells_end:
                 end_session(connection, self._server, self._session)
             if wants_checkpoint or self._is_due(done.head.size):
                 signed = self._sign(connection, done.head)
             # If the commit fails on its way back, nobody knows whether it was made.
-            self._doubtful = (done.head.size, done.head.leaf, len(late))
+            self._doubtful = _Doubtful(done.head.size, done.head.leaf, tuple(late), lost.copy())
         self._doubtful = None
         self._after(done.head, len(told), signed)
 
@@ -427,14 +446,17 @@ class AuditLog:
                 return None
         return sign_head(connection, head, self._signer, now=self._now())
 
-    def _found_kept(self, connection: Connection) -> int:
-        """Returns how many of the events that may be late were kept by the last write though it seemed to fail."""
+    def _settle(self, connection: Connection, late: list[Event], lost: Counter[str]) -> None:
+        """Takes out what the last write kept though it seemed to fail; changes both in place, since they are given back if this one fails."""
         doubtful, self._doubtful = self._doubtful, None
-        if doubtful is None:
-            return 0
-        size, leaf, late = doubtful
-        rows = read_range(connection, size - 1, size) if size else []
-        return late if rows and _leaf_of(rows[0].record) == leaf else 0
+        if doubtful is None or not doubtful.size:
+            return
+        rows = read_after(connection, doubtful.size - 2, doubtful.size, 1)
+        if rows and leaf_hash(rows[0].record.encode("ascii")).hex() == doubtful.leaf:
+            self._buffer.settle(doubtful.late, late, lost)
+            lost.subtract(doubtful.lost)
+            for kind in [kind for kind, events in lost.items() if events <= 0]:
+                del lost[kind]
 
     def _is_due(self, size: int) -> bool:
         if size - self._state.checkpoint_size >= self._settings.every:
@@ -450,33 +472,44 @@ class AuditLog:
         after = self._settings.seconds if new else self._settings.heartbeat_s
         return max(self._signed_s + after - time.monotonic(), 0.0) if new or self._session is not None else 3600.0
 
-    def _check(self, head: Head | None) -> Head:
-        """Returns where the log stands, if it is the one that was written.
+    def _head(self, connection: Connection) -> Head:
+        """Returns where the log says that it stands.
+
+        Raises:
+            AuditError: it is gone, or another's is in its place.
+        """
+        head = read_head(connection)
+        if head is None or head.origin != self.origin:
+            raise AuditError(
+                "the audit log is not the one that was written",
+                expected=self.origin,
+                got="nothing" if head is None else head.origin,
+                hint="Somebody put another in its place. Run: shipsight audit verify",
+            )
+        return head
+
+    def _check(self, connection: Connection) -> Head:
+        """Returns where the log stands, if it goes on where it was seen last.
 
         Raises:
             AuditError: it became shorter, or another.
         """
-        size, leaf = self._seen
-        if (
-            head is None
-            or head.origin != self.origin
-            or head.size < size
-            or (head.size == size > 0 and head.leaf != leaf)
-        ):
-            raise AuditError(
-                "the audit log is not the one that was written",
-                expected=f"{self.origin}, at least {size} entries",
-                got="nothing" if head is None else f"{head.origin}, {head.size} entries",
-                hint="Somebody changed it, or put an older one in its place. Run: shipsight audit verify",
-            )
+        head = self._head(connection)
+        follow(connection, head, self._seen, [self.key])
         return head
 
     def _after(self, head: Head, written: int, signed: Checkpoint | None) -> None:
-        self._seen = (head.size, head.leaf)
+        self._seen = Seen(head.size, head.frontier, head.leaf)
         self._note(size=head.size, written=self._state.written + written)
         if signed is not None:
             self._signed_s = time.monotonic()
             self._note(checkpoint_size=signed.size, checkpoint_at=signed.at)
+            try:
+                self._newest.keep(signed)
+            except OSError as error:
+                # The log has it; a cut is then found from the one before on.
+                told = {"event": "audit-newest", "file": str(self._newest.path), "error": str(error)}
+                _log.error("the newest checkpoint cannot be kept beside the key", extra={"shipsight": told})
             if self._copies is not None:
                 self._copies.offer(signed)
 
@@ -507,6 +540,16 @@ class AuditLog:
         _log.warning("the audit log is written again", extra={"shipsight": {"event": "audit-available"}})
 
 
+@dataclass(frozen=True)
+class _Doubtful:
+    """Where the log stands, and what of it may be late and was told as lost, if a write was made of which nobody knows whether it was."""
+
+    size: int
+    leaf: str
+    late: tuple[Event, ...]
+    lost: Counter[str]
+
+
 class _Writing:
     """A transaction, with where the log stands in it."""
 
@@ -520,7 +563,7 @@ class _Writing:
             if self._log._database.kind == "postgresql":  # noqa: SLF001
                 # Whatever the server's default: what is told to be kept is on its disk.
                 connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
-            return connection, self._log._check(read_head(connection))  # noqa: SLF001
+            return connection, self._log._check(connection)  # noqa: SLF001
         except BaseException as error:
             self._transaction.__exit__(type(error), error, error.__traceback__)
             raise
@@ -529,7 +572,3 @@ class _Writing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._transaction.__exit__(kind, error, trace)
-
-
-def _leaf_of(record: str) -> str:
-    return leaf_hash(record.encode("ascii")).hex()

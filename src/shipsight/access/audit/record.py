@@ -59,10 +59,11 @@ _COMMITTED = f'null|"{_HEX}"'
 _RECORD = re.compile(
     rf'\{{"actor":({_COMMITTED}),"address":({_COMMITTED}),"at":"({_TIME})","clock":(null|"back"),'
     rf'"details":({_COMMITTED}),"factor":(null|{_TEXT}),"kind":"([a-z-]+)","log":"([0-9a-f]{{32}})",'
-    rf'"outcome":"([a-z-]+)","prev":"({_HEX})","seq":(0|[1-9][0-9]*),"server":({_TEXT}),'
+    rf'"outcome":"([a-z-]+)","prev":"({_HEX})","seq":(0|[1-9][0-9]{{0,18}}),"server":({_TEXT}),'
     rf'"subject":({_COMMITTED}),"v":1,"why":(null|{_TEXT}),"written":"({_TIME})"\}}',
     re.ASCII,
 )
+_NUMBER = re.compile("[0-9]{1,19}", re.ASCII)  # as the database takes them
 _ESCAPED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _quote = json.encoder.encode_basestring_ascii
 _encode = json.JSONEncoder(ensure_ascii=True, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
@@ -206,9 +207,11 @@ class Row(NamedTuple):
             CorruptError: it is not told so.
         """
         found: dict[str, int] = {}
-        for one in (self.erased or "").split():
+        if self.erased is None:
+            return found
+        for one in self.erased.split(" "):
             name, _, seq = one.partition(":")
-            if name not in FIELDS or not seq.isascii() or not seq.isdigit() or name in found:
+            if name not in FIELDS or _NUMBER.fullmatch(seq) is None or name in found:
                 raise CorruptError("not a list of erasures", where=f"entry {self.seq}", got=self.erased)
             found[name] = int(seq)
         return found
@@ -300,7 +303,7 @@ def read_entry(row: Row) -> Entry:
             details=told["details"] or {},
         )
         server = json.loads(record.server)
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise CorruptError("not an entry", where=f"entry {row.seq}", got=error) from error
     if not told["address"]:
         object.__setattr__(event, "address", None)

@@ -14,23 +14,25 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from shipsight.access.audit.archive import ArchiveHead, ArchiveReader
-from shipsight.access.audit.checkpoint import VerifierKey
+from shipsight.access.audit.checkpoint import Checkpoint, VerifierKey
 from shipsight.access.audit.reading import AuditReader
 from shipsight.access.audit.record import Row
 from shipsight.access.audit.store.rows import (
     Head,
     KeptCheckpoint,
     count_outside,
+    read_cells,
     read_checkpoints,
     read_head,
-    read_range,
+    read_keys,
+    row_of,
 )
 from shipsight.access.audit.verification import Finding, Status, Verification
 from shipsight.access.audit.walking import Walk
-from shipsight.errors import AuditError, AuditProofError, CorruptError
+from shipsight.errors import AuditError, AuditProofError, CorruptError, EnvironmentLackError
 
 if TYPE_CHECKING:
     from shipsight.access.backup import BackupLock
@@ -49,6 +51,7 @@ def verify(
     archives: Sequence[Path] = (),
     checkpoints: Iterable[str] = (),
     lock: BackupLock | None = None,
+    signed: Checkpoint | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     told: Callable[[int, int], None] = lambda done, size: None,
 ) -> Verification:
@@ -60,6 +63,7 @@ def verify(
         archives: files, in any order.
         checkpoints: that lay elsewhere: notes as a witness or a file has them.
         lock: what opens archives that are encrypted.
+        signed: checkpoint that was signed for this, so that all entries lie under one; it does not show that servers live.
         now: tells the time.
         told: is told how many entries were read, and of how many, now and then.
 
@@ -69,20 +73,32 @@ def verify(
         UsageError: an archive is not opened by this, or there is nothing to verify.
     """
     result = Verification()
-    walk = Walk(result, keys)
+    walk = Walk(result, keys, signed=None if signed is None else signed.text)
     walk.take_outside(checkpoints)
-    if reader is not None:
-        walk.know_keys([one.key for one in reader.kept_keys()])
     opened = sorted((ArchiveReader(path, lock=lock) for path in archives), key=lambda one: one.head.first)
-    for one in opened:
-        _verify_archive(walk, one, told)
-    if reader is not None:
-        try:
+    try:
+        if reader is not None:
+            with reader.database.read() as connection:
+                walk.know_keys([one.key for one in read_keys(connection)])
+        for one in opened:
+            _verify_archive(walk, one, told)
+        if reader is not None:
             _verify_place(walk, reader, told, now())
-        except DatabaseError as error:
-            walk.result.find("file-damaged", walk.size, f"what is kept from here on cannot be read: {error.orig}")
+    except (DatabaseError, EnvironmentLackError) as error:
+        damage = error if isinstance(error, DatabaseError) else error.__cause__
+        if not _is_damage(damage):
+            raise
+        what = str(getattr(damage, "orig", damage)).splitlines()[0][:200]
+        walk.result.find("file-damaged", walk.size, f"what is kept from here on cannot be read: {what}")
     walk.end(is_whole_log=reader is not None)
     return result
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    """Whether a database cannot be read, rather than not asked: SQLite calls text that is none an error of its operation."""
+    if isinstance(error, OperationalError):
+        return "decode" in str(error.orig)
+    return isinstance(error, DatabaseError)
 
 
 def _verify_archive(walk: Walk, archive: ArchiveReader, told: Callable[[int, int], None]) -> None:
@@ -90,7 +106,7 @@ def _verify_archive(walk: Walk, archive: ArchiveReader, told: Callable[[int, int
     walk.begin(head.origin, head.first, head.frontier, head.prev, name=str(archive.path))
     size = head.first
     try:
-        for item in archive.items(walk.keys_for_seals):
+        for item in archive.items(None):
             if isinstance(item, Row):
                 walk.row(item)
                 size += 1
@@ -100,6 +116,8 @@ def _verify_archive(walk: Walk, archive: ArchiveReader, told: Callable[[int, int
                 walk.checkpoint(item)
     except (CorruptError, AuditProofError) as error:
         walk.result.find("archive-changed", None, str(error))
+    if archive.seal is not None:
+        walk.seal(archive.seal)
     walk.end_part(head.end, archive.end_frontier, None, name=str(archive.path))
     walk.result.archives.append({"file": str(archive.path), "first": head.first, "size": head.end})
 
@@ -107,19 +125,30 @@ def _verify_archive(walk: Walk, archive: ArchiveReader, told: Callable[[int, int
 def _verify_place(walk: Walk, reader: AuditReader, told: Callable[[int, int], None], now: datetime) -> None:
     # One transaction: all of it as it was at one moment, whoever writes meanwhile.
     with reader.database.read() as connection:
-        head = read_head(connection)
+        try:
+            head = read_head(connection)
+        except CorruptError as error:
+            walk.result.find("head-changed", None, str(error))
+            return
         if head is None:
             raise AuditError("there is no audit log here")
         walk.begin(head.origin, head.first, head.first_frontier, head.first_prev, name="the log")
-        waiting = _Merged(read_checkpoints(connection))
+        found = read_checkpoints(
+            connection, damaged=lambda error: walk.result.find("checkpoint-changed", None, str(error))
+        )
+        waiting = _Merged(found)
         for one in waiting.up_to(head.first):
             walk.checkpoint(one)
-        for begin in range(head.first, max(head.size, head.first), _PAGE):
-            for row in read_range(connection, begin, min(begin + _PAGE, head.size)):
-                walk.row(row)
-                for one in waiting.up_to(walk.size):
-                    walk.checkpoint(one)
-            told(min(begin + _PAGE, head.size), head.size)
+        for cells in read_cells(connection, head.first, head.size, page=_PAGE):
+            try:
+                walk.row(row_of(*cells))
+            except CorruptError as error:
+                walk.damaged(cells[0], error)
+            for one in waiting.up_to(walk.size):
+                walk.checkpoint(one)
+            if walk.size % _PAGE == 0:
+                told(walk.size, head.size)
+        told(walk.size, head.size)
         for one in waiting.rest():
             walk.checkpoint(one)
         outside = count_outside(connection, head.first, head.size)
@@ -131,7 +160,7 @@ def _verify_place(walk: Walk, reader: AuditReader, told: Callable[[int, int], No
 
 def _look_at_end(walk: Walk, head: Head, now: datetime) -> None:
     """Finds a log that ends at a checkpoint though its server did not say that it stopped."""
-    at = walk.result.covered_at
+    at = walk.lived_at
     if walk.size > walk.result.covered or at is None:
         return
     for server, heartbeat_s in sorted(walk.sessions.items()):

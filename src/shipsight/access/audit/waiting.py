@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -166,6 +167,24 @@ class Buffer:
         for one in urgent:
             one.state, one.error = _State.FAILED, error
             one.done.set()
+
+    def settle(self, kept: Sequence[Event], late: list[Event], lost: Counter[str]) -> None:
+        """Learns that events are in the log though their write seemed to fail, and takes them out of what is to be written.
+
+        Args:
+            kept: those events.
+            late: that were taken to be written now; changed in place.
+            lost: likewise: what found no room meanwhile, and is in the log, is not lost.
+        """
+        known = {id(one) for one in kept}
+        with self._changed:
+            here = {id(one) for one in (*late, *self._late)}
+            self._late = deque(one for one in self._late if id(one) not in known)
+            for one in kept:
+                if id(one) not in here:
+                    lost[one.kind.value] -= 1
+                    self._lost_ever -= 1
+        late[:] = [one for one in late if id(one) not in known]
 
     def close(self) -> None:
         """Takes nothing more; whoever takes out is woken."""

@@ -11,11 +11,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from shipsight.access.audit.archive import ArchiveSeal
 from shipsight.access.audit.checkpoint import Checkpoint, KeyKind, VerifierKey, open_checkpoint
 from shipsight.access.audit.log_keys import is_endorsed
 from shipsight.access.audit.merkle import Frontier
+from shipsight.access.audit.notes import open_note
 from shipsight.access.audit.record import FIELDS, SALT_BYTES, Record, Row, canonical, parse_record, write_time
 from shipsight.access.audit.store.rows import KeptCheckpoint
 from shipsight.access.audit.verification import Verification
@@ -38,6 +41,7 @@ _SPECIAL = frozenset(
     }
 )
 _HEARTBEAT_S = 900.0
+_LONGEST_S = 1e8
 
 
 class Erasures:
@@ -77,11 +81,18 @@ class _ToldErasure:
 
 
 class Walk:
-    """Takes entries and checkpoints in their order; what it finds is in `result`."""
+    """Takes entries and checkpoints in their order; what it finds is in `result`, and when the newest checkpoint was signed in `lived_at`.
 
-    def __init__(self, result: Verification, keys: Sequence[VerifierKey]) -> None:
+    Args:
+        result: takes what is found.
+        keys: that are trusted.
+        signed: text of the checkpoint that was signed for this verification itself: it shows nothing of when servers lived.
+    """
+
+    def __init__(self, result: Verification, keys: Sequence[VerifierKey], *, signed: str | None = None) -> None:
         self.result = result
         self.size = 0
+        self.lived_at: datetime | None = None
         self.sessions: dict[str, float] = {}
         self._given = list(keys)
         self._trusted = {one.text: one for one in keys if one.kind is KeyKind.NOTE}
@@ -98,20 +109,19 @@ class Walk:
         self._told: dict[int, _ToldErasure] = {}
         self._taken: dict[int, dict[int, int]] = {}
         self._archived: dict[int, str] = {}
+        self._sealed: dict[tuple[int, int], str] = {}
+        self._seals: list[ArchiveSeal] = []
+        self._started: set[str] = set()
+        self._signed = signed
         self._newest: tuple[int, bool] | None = None
-
-    @property
-    def keys_for_seals(self) -> list[VerifierKey]:
-        """Keys that may have sealed an archive."""
-        return [*self._trusted.values(), *self._named.values()]
 
     def know_keys(self, texts: Iterable[str]) -> None:
         """Takes keys that the log's place names: to read checkpoints by, not to trust them."""
         for text in texts:
             try:
                 key = VerifierKey.parse(text)
-            except UsageError as error:
-                self.result.find("key-changed", None, str(error))
+            except (UsageError, AttributeError, TypeError) as error:
+                self.result.find("key-changed", None, f"not a key: {error}")
             else:
                 self._named.setdefault(key.text, key)
 
@@ -152,6 +162,7 @@ class Walk:
             )
             self._is_torn = given is None
             self.size, self._prev = first, prev
+            self.sessions.clear()  # how they ended stands in what is missing
             self._frontier = given or self._frontier
         elif given is None or given.hashes != self._frontier.hashes or prev != self._prev:
             self.result.find("chain-broken", first, f"{name} does not go on where what was before it ends")
@@ -225,6 +236,8 @@ class Walk:
             find("checkpoint-changed", found.size, "the frontier beside it is another")
         elif is_trusted and found.size >= self.result.covered:
             self.result.covered, self.result.covered_at = found.size, found.at
+            if found.text != self._signed:
+                self.lived_at = found.at
 
     def end_part(self, size: int, frontier: bytes | None, leaf: str | None, *, name: str) -> None:
         """Ends a part."""
@@ -256,8 +269,40 @@ class Walk:
         if self._newest is not None and not self._newest[1]:
             result.find("foreign-key", self._newest[0], "the newest checkpoint is signed by no trusted key")
         self._end_erasures(is_whole_log=is_whole_log)
+        self._end_seals()
         if self.size > result.covered and result.tail is None:
             result.tail = f"{self.size - result.covered} entries after the newest checkpoint are signed by nobody yet"
+
+    def damaged(self, seq: object, why: CorruptError) -> None:
+        """Takes that an entry cannot be read."""
+        if isinstance(seq, int):
+            if seq != self.size:
+                self._misplaced(seq)
+            self.result.find("record-changed", seq, str(why))
+            self.size = seq + 1
+        else:
+            self.result.find("record-changed", self.size, str(why))
+        self._is_torn = True
+
+    def seal(self, seal: ArchiveSeal) -> None:
+        """Takes what an archive is sealed with; who sealed it is looked at when all keys are known."""
+        self._seals.append(seal)
+
+    def _end_seals(self) -> None:
+        """Finds archives that are not the files that entries tell of; where none tells of one, a trusted key must have sealed it."""
+        for seal in self._seals:
+            # Who erased values from an archive wrote it anew, and tells what it came to.
+            told = self._sealed.get((seal.first, seal.end - 1), self._archived.get(seal.end))
+            if told == seal.digest:
+                continue
+            if told is not None:
+                self.result.find("archive-changed", seal.first, f"{seal.name} is not the file that an entry tells of")
+                continue
+            try:
+                open_note(seal.note, list(self._trusted.values()))
+            except AuditProofError as error:
+                what = f"{seal.name}: no trusted key has sealed it, and no entry here tells of it: {error}"
+                self.result.find("foreign-key", seal.first, what)
 
     def _misplaced(self, seq: int) -> None:
         if seq < self.size:
@@ -307,7 +352,7 @@ class Walk:
         try:
             told = json.loads(value)
             self._take_special(record, row.seq, told)
-        except (ValueError, KeyError, TypeError, UsageError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, UsageError) as error:
             self.result.find("value-changed", row.seq, f"not what the log tells of itself: {type(error).__name__}")
 
     def _take_special(self, record: Record, seq: int, told: dict[str, Any]) -> None:
@@ -325,13 +370,30 @@ class Walk:
                 self._taken[int(told["size"])] = {int(erasure): int(values) for erasure, values in pairs}
             for one in told["sessions"]:
                 server, _, heartbeat_s = one.rpartition(" ")
-                self.sessions.setdefault(canonical(server), float(heartbeat_s))
+                self.sessions.setdefault(canonical(server), _seconds(heartbeat_s))
         elif kind is EventKind.AUDIT_ERASED:
-            self._told[seq] = _ToldErasure.of(told)
+            self._told[seq] = erasure = _ToldErasure.of(told)
+            if erasure.archive is not None:
+                self._sealed[erasure.archive] = str(told["sealed"])
         elif kind is EventKind.AUDIT_STARTED:
-            self.sessions[record.server] = float(told.get("heartbeat_s", _HEARTBEAT_S))
+            self._start(record, seq, told)
         else:
             self.sessions.pop(record.server, None)
+            if kind is EventKind.AUDIT_RECOVERED and told.get("unsigned"):
+                what = f"server {record.server} ended without a word: the {told['unsigned']} entries before this were signed by nobody till then"
+                self.result.note("recovered", seq, what)
+
+    def _start(self, record: Record, seq: int, told: dict[str, Any]) -> None:
+        """Takes that a server began a session."""
+        server = record.server
+        if server in self.sessions:
+            what = f"server {server} begins again, and no entry tells how it ended: entries before this were taken away"
+            self.result.find("session-torn", seq, what)
+        if server in self._started and told.get("known", seq) is None:
+            what = f"server {server} began again without its newest checkpoint beside the key: whether the log was cut before could not be told"
+            self.result.note("checkpoint-unknown", seq, what)
+        self.sessions[server] = _seconds(told.get("heartbeat_s", _HEARTBEAT_S))
+        self._started.add(server)
 
     def _add_key(self, key: VerifierKey, seq: int, endorsement: str | None) -> None:
         self._named.setdefault(key.text, key)
@@ -353,6 +415,8 @@ class Walk:
             self.result.find("fork", size, what)
         elif size >= self.result.covered:
             self.result.covered, self.result.covered_at = size, found.at
+            if text != self._signed:
+                self.lived_at = found.at
 
     def _end_erasures(self, *, is_whole_log: bool) -> None:
         """Compares what is not there with what entries tell was erased."""
@@ -388,6 +452,13 @@ class Walk:
         if got.values < values:
             what = f"tells of {values} erased values, {got.values} are missing here: the others are in archives, or there still"
             self.result.note("erased", seq, what)
+
+
+def _seconds(value: str | float) -> float:
+    seconds = float(value)
+    if not 0 < seconds < _LONGEST_S:
+        raise ValueError("not a number of seconds")
+    return seconds
 
 
 def _fits(values: tuple[str | None, ...], salts: bytes, commitments: tuple[str, ...]) -> bool:

@@ -7,6 +7,7 @@ entry of the period is among the evidence. Memory is bounded by the number of ac
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from datetime import datetime
 from typing import ClassVar
@@ -50,7 +51,7 @@ class Tell:
         self._collector.add(rule.code, key, severity, what, entries, who=who, advice=rule.advice, **numbers)
 
 
-class Rule:
+class Rule(ABC):
     """One rule. Its docstring says what it finds.
 
     Attributes:
@@ -70,6 +71,7 @@ class Rule:
     def __init__(self, settings: ReviewSettings) -> None:
         self.settings = settings
 
+    @abstractmethod
     def see(self, entry: Entry, known: Known, tell: Tell) -> None:
         """Looks at the next entry.
 
@@ -78,9 +80,8 @@ class Rule:
             known: what was known before it.
             tell: takes what stands out.
         """
-        raise NotImplementedError
 
-    def finish(self, at: datetime, known: Known, tell: Tell) -> None:
+    def finish(self, at: datetime, known: Known, tell: Tell) -> None:  # noqa: B027 - most rules tell nothing of it
         """Looks at what did not happen.
 
         Args:

@@ -7,20 +7,17 @@ Below `/v1/access/`: sign-in (`access_sign_in`), one's own account (`access_acco
 
 from __future__ import annotations
 
-from starlette.requests import Request
-from starlette.responses import Response
+from functools import partial
+
 from starlette.routing import Route
 
-from shipsight.access import Principal
-from shipsight.errors import ShipsightError
 from shipsight.serve.http.access_account import ACCOUNT_ROUTES
 from shipsight.serve.http.access_administration import ADMINISTRATION_ROUTES
 from shipsight.serve.http.access_edge import AccessEdge, AccessRoute
 from shipsight.serve.http.access_fields import schema_of
 from shipsight.serve.http.access_sign_in import SIGN_IN_ROUTES
-from shipsight.serve.http.answers import error_answer
-from shipsight.serve.http.description import DescribedRoute, Operation, answer, operation
-from shipsight.serve.http.handlers import bind
+from shipsight.serve.http.description import Operation, answer, operation
+from shipsight.serve.http.unkept import unkept_route
 from shipsight.serve.service import PredictionService
 
 __all__ = ["access_routes"]
@@ -32,21 +29,17 @@ _FOUND = 302
 def access_routes(service: PredictionService) -> list[Route]:
     """Returns the routes."""
     edge = AccessEdge(service.gate, service.limits)
-    return [_route(service, edge, one) for one in (*SIGN_IN_ROUTES, *ACCOUNT_ROUTES, *ADMINISTRATION_ROUTES)]
-
-
-def _route(service: PredictionService, edge: AccessEdge, one: AccessRoute) -> Route:
-    async def handle(service: PredictionService, principal: Principal, request: Request) -> Response:
-        return _unkept(await edge.answer(one, request))
-
-    return DescribedRoute(
-        f"/v1/access/{one.path}",
-        bind(service, handle, tell=_refused),
-        method=one.method,
-        described=_described(one),
-        needs=one.needs,
-        tell=_refused,
-    )
+    return [
+        unkept_route(
+            service,
+            f"/v1/access/{one.path}",
+            partial(edge.answer, one),
+            method=one.method,
+            described=_described(one),
+            needs=one.needs,
+        )
+        for one in (*SIGN_IN_ROUTES, *ACCOUNT_ROUTES, *ADMINISTRATION_ROUTES)
+    ]
 
 
 def _described(one: AccessRoute) -> Operation:
@@ -61,12 +54,3 @@ def _described(one: AccessRoute) -> Operation:
         needs_body=needs_body,
         errors=(404, *((409,) if "before" in one.fields else ()), 413, 429),
     )
-
-
-def _refused(error: ShipsightError) -> Response:
-    return _unkept(error_answer(error))
-
-
-def _unkept(response: Response) -> Response:
-    response.headers["cache-control"] = "no-store"
-    return response

@@ -17,7 +17,7 @@ from typing import Any
 from shipsight.errors import UsageError
 from shipsight.serve.http.json_body import read_json
 
-__all__ = ["Field", "FieldKind", "check_text", "read_fields", "schema_of"]
+__all__ = ["Field", "FieldKind", "check_text", "read_fields", "read_time", "schema_of"]
 
 _MOST_CHARACTERS = 1000
 _MOST_ITEMS = 200
@@ -143,7 +143,7 @@ def _read(name: str, value: Any, field: Field) -> Any:  # noqa: ANN401 - whateve
             raise UsageError("too many", where=name, expected=f"at most {_MOST_ITEMS}", got=len(value))
         return tuple(check_text(name, one) for one in value)
     if field.kind is FieldKind.TIME:
-        return value if value in field.choices else _read_time(name, value)
+        return value if value in field.choices else read_time(name, value)
     if field.kind is FieldKind.TEXT:
         check_text(name, value)
     if field.choices and value not in field.choices:
@@ -151,7 +151,12 @@ def _read(name: str, value: Any, field: Field) -> Any:  # noqa: ANN401 - whateve
     return value
 
 
-def _read_time(name: str, text: str) -> datetime:
+def read_time(name: str, text: str) -> datetime:
+    """Reads a time with its zone.
+
+    Raises:
+        UsageError: it is none.
+    """
     try:
         read = datetime.fromisoformat(text)
         if read.tzinfo is not None:

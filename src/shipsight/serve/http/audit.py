@@ -8,20 +8,17 @@ Private to the room.
 
 from __future__ import annotations
 
-from starlette.requests import Request
-from starlette.responses import Response
+from functools import partial
+
 from starlette.routing import Route
 
-from shipsight.access import Principal
-from shipsight.errors import ShipsightError
 from shipsight.serve.http.access_fields import schema_of
-from shipsight.serve.http.answers import error_answer
 from shipsight.serve.http.audit_edge import AuditEdge, AuditRoute
 from shipsight.serve.http.audit_records import RECORD_ROUTES
 from shipsight.serve.http.audit_reviews import REVIEW_ROUTES
 from shipsight.serve.http.audit_state import STATE_ROUTES
-from shipsight.serve.http.description import DescribedRoute, Operation, answer, operation
-from shipsight.serve.http.handlers import bind
+from shipsight.serve.http.description import Operation, answer, operation
+from shipsight.serve.http.unkept import unkept_route
 from shipsight.serve.service import PredictionService
 
 __all__ = ["AUDIT_ROUTES", "audit_routes"]
@@ -33,21 +30,17 @@ _JSON = "application/json"
 def audit_routes(service: PredictionService) -> list[Route]:
     """Returns the routes."""
     edge = AuditEdge(service.gate, service.limits)
-    return [_route(service, edge, one) for one in AUDIT_ROUTES]
-
-
-def _route(service: PredictionService, edge: AuditEdge, one: AuditRoute) -> Route:
-    async def handle(service: PredictionService, principal: Principal, request: Request) -> Response:
-        return _unkept(await edge.answer(one, request))
-
-    return DescribedRoute(
-        f"/v1/audit/{one.path}",
-        bind(service, handle, tell=_refused),
-        method=one.method,
-        described=_described(one),
-        needs=one.needs,
-        tell=_refused,
-    )
+    return [
+        unkept_route(
+            service,
+            f"/v1/audit/{one.path}",
+            partial(edge.answer, one),
+            method=one.method,
+            described=_described(one),
+            needs=one.needs,
+        )
+        for one in AUDIT_ROUTES
+    ]
 
 
 def _described(one: AuditRoute) -> Operation:
@@ -60,12 +53,3 @@ def _described(one: AuditRoute) -> Operation:
         needs_body=any(field.is_required for field in one.fields.values()),
         errors={404, 413, *one.errors},
     )
-
-
-def _refused(error: ShipsightError) -> Response:
-    return _unkept(error_answer(error))
-
-
-def _unkept(response: Response) -> Response:
-    response.headers["cache-control"] = "no-store"
-    return response

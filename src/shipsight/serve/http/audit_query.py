@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from shipsight.access import EventKind, Outcome
 from shipsight.errors import UsageError
-from shipsight.serve.http.access_fields import check_text
+from shipsight.serve.http.access_fields import check_text, read_time
 from shipsight.serve.http.description import Operation, query
 
 __all__ = ["FILTERS", "FORMAT", "MOST_ENTRIES", "PAGING", "USUAL_ENTRIES", "Given", "read_query"]
@@ -152,7 +152,7 @@ def read_query(given: Iterable[tuple[str, str]], allowed: Mapping[str, Operation
 
 def _read(name: str, text: str, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401 - whatever the schema says
     if schema.get("format") == "date-time":
-        return _read_time(name, text)
+        return read_time(name, text)
     if schema["type"] == "integer":
         least, most = schema["minimum"], schema["maximum"]
         if (
@@ -173,13 +173,3 @@ def _read(name: str, text: str, schema: Mapping[str, Any]) -> Any:  # noqa: ANN4
     if "enum" in schema and text not in schema["enum"]:
         raise UsageError("not one of those that there are", where=name, expected=", ".join(schema["enum"]))
     return text
-
-
-def _read_time(name: str, text: str) -> datetime:
-    try:
-        read = datetime.fromisoformat(text)
-        if read.tzinfo is not None:
-            return read.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise UsageError("not a time", where=name, expected="a time with its zone, as 2030-01-31T12:00:00Z")

@@ -14,13 +14,18 @@ from shipsight.serve.limits import Limits
 from shipsight.serve.memory import give_back_memory
 from shipsight.serve.request_notes import note_body
 
-__all__ = ["HeldBodies", "is_sealed_scope", "read_body"]
+__all__ = ["HeldBodies", "is_sealed_scope", "read_body", "read_view"]
 
 _FLOOD_BYTES = 32 * 2**20  # of bodies at once; once they are answered their memory goes back
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
-    """Returns a request's body.
+    """Returns a request's body; errors as of `read_view`."""
+    return bytes(await read_view(request, limits))
+
+
+async def read_view(request: Request, limits: Limits) -> bytes | memoryview:
+    """Returns a request's body, of a sealed one a view into what was opened: it is not copied.
 
     Raises:
         LimitError: it is too large, or came too slowly.
@@ -36,7 +41,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         if not promised.isdecimal():
             raise UsageError("not a length", where="Content-Length", got=promised[:40])
         raise _too_large(limits, f"{promised} bytes")
-    chunks: list[bytes] = []
+    chunks: list[bytes | memoryview] = []
     size = 0
     try:
         async with asyncio.timeout(limits.body_s):
@@ -44,14 +49,15 @@ async def read_body(request: Request, limits: Limits) -> bytes:
                 size += len(chunk)
                 if size > limits.body_bytes:
                     raise _too_large(limits, f"more than {size} bytes")
-                chunks.append(chunk)
+                if chunk:  # the last one is empty
+                    chunks.append(chunk)
     except TimeoutError:
         raise LimitError(
             "the body came too slowly", where="body", expected=f"within {limits.body_s:g} s", got=f"{size} bytes"
         ) from None
     if promised is not None and size != int(promised):
         raise ClientDisconnect
-    body = b"".join(chunks)
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     note_body(body)
     return body
 

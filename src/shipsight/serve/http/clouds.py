@@ -32,7 +32,8 @@ from shipsight.serve.http.settings import read_settings
 from shipsight.serve.limits import Limits
 from shipsight.serve.needs import HANDLER, HEALTH, Needs
 from shipsight.serve.options import VertexRoutes
-from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
+from shipsight.serve.questions import EncodedImage, Question, Target
+from shipsight.serve.service import PredictionService
 
 __all__ = ["cloud_routes"]
 

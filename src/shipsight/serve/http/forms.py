@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from python_multipart.multipart import parse_options_header
 
 from shipsight.errors import LimitError, ShipsightError, UsageError
-from shipsight.serve.service import EncodedImage
+from shipsight.serve.questions import EncodedImage
 
 __all__ = ["read_form"]
 

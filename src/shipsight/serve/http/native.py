@@ -28,7 +28,7 @@ from shipsight.errors import UsageError
 from shipsight.model import ImagePredictions
 from shipsight.protect import MEDIA_TYPE, SealedProtocol
 from shipsight.serve.http.answers import json_answer
-from shipsight.serve.http.body import read_body
+from shipsight.serve.http.body import read_body, read_view
 from shipsight.serve.http.description import DescribedRoute, Operation, answer, operation, query
 from shipsight.serve.http.forms import read_form
 from shipsight.serve.http.handlers import Handler, bind
@@ -38,7 +38,8 @@ from shipsight.serve.http.schemas import ref, thresholds
 from shipsight.serve.limits import Limits
 from shipsight.serve.models import ServedModel
 from shipsight.serve.needs import HANDLER, KNOWN, Needs
-from shipsight.serve.service import Answer, EncodedImage, PredictionService, Question, Target
+from shipsight.serve.questions import Answer, EncodedImage, Question, Target
+from shipsight.serve.service import PredictionService
 from shipsight.vision import PredictSettings, TileSettings
 from shipsight.vision.draw import draw
 
@@ -119,6 +120,23 @@ def prediction_operation(
         more: options in the query that this protocol adds.
         takes_sealed: whether requests may come sealed.
     """
+    sealed: dict[str, dict[str, Any]] = {MEDIA_TYPE: {}} if takes_sealed else {}
+    told = {
+        "application/json": ref("Predictions"),
+        "application/vnd.coco+json": {"type": "array", "items": ref("CocoResult")},
+        "image/jpeg": {},
+    }
+    return operation(
+        "Predicts on images",
+        tag=tag,
+        parameters=[*(query(name, schema) for name, schema in _options_schema(limits).items()), *more],
+        body={**_bodies_schema(limits), **sealed},
+        answers={200: answer("predictions; the form is chosen by `Accept`", {**told, **sealed})},
+        errors=(404, 413, 415, 504),
+    )
+
+
+def _options_schema(limits: Limits) -> Mapping[str, Mapping[str, Any]]:
     settings = thresholds(limits)
     # In a query there are no types: these texts are what is read as one of the two.
     truth = {"type": "string", "enum": list(_TRUTHS)}
@@ -137,40 +155,22 @@ def prediction_operation(
         "whole": {**truth, "default": "true", "description": "whether the whole image is a window, too"},
     }
     assert tuple(options) == _OPTIONS
-    bytes_of_file = {"type": "string", "contentMediaType": "application/octet-stream"}
-    images = {"type": "string", "contentEncoding": "base64"}
-    sealed: dict[str, dict[str, Any]] = {MEDIA_TYPE: {}} if takes_sealed else {}
-    return operation(
-        "Predicts on images",
-        tag=tag,
-        parameters=[*(query(name, schema) for name, schema in options.items()), *more],
-        body={
-            **{kind: {} for kind in ("image/jpeg", "image/png", "image/webp", "image/bmp", "application/octet-stream")},
-            "multipart/form-data": {
-                "type": "object",
-                "properties": {"image": {"type": "array", "items": bytes_of_file}},
-            },
-            "application/json": {
-                "type": "object",
-                "properties": {"images": {"type": "array", "items": images, "minItems": 1, "maxItems": limits.images}},
-                "required": ["images"],
-                "additionalProperties": False,
-            },
-            **sealed,
+    return options
+
+
+def _bodies_schema(limits: Limits) -> dict[str, dict[str, Any]]:
+    file = {"type": "string", "contentMediaType": "application/octet-stream"}
+    image = {"type": "string", "contentEncoding": "base64"}
+    return {
+        **{kind: {} for kind in ("image/jpeg", "image/png", "image/webp", "image/bmp", "application/octet-stream")},
+        "multipart/form-data": {"type": "object", "properties": {"image": {"type": "array", "items": file}}},
+        "application/json": {
+            "type": "object",
+            "properties": {"images": {"type": "array", "items": image, "minItems": 1, "maxItems": limits.images}},
+            "required": ["images"],
+            "additionalProperties": False,
         },
-        answers={
-            200: answer(
-                "predictions; the form is chosen by `Accept`",
-                {
-                    "application/json": ref("Predictions"),
-                    "application/vnd.coco+json": {"type": "array", "items": ref("CocoResult")},
-                    "image/jpeg": {},
-                    **sealed,
-                },
-            )
-        },
-        errors=(404, 413, 415, 504),
-    )
+    }
 
 
 async def _list(service: PredictionService, principal: Principal, request: Request) -> Response:
@@ -388,11 +388,10 @@ async def _read_images(request: Request, limits: Limits) -> list[EncodedImage]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return read_form(await read_body(request, limits), request.headers["content-type"], limits.images)
-    body = await read_body(request, limits)
     if kind == "application/json":
-        return _read_json(body, limits)
+        return _read_json(await read_body(request, limits), limits)
     # What the bytes are is told from the bytes: clients send images as octets, as forms and without any type.
-    return [EncodedImage(body)]
+    return [EncodedImage(await read_view(request, limits))]
 
 
 def _read_json(body: bytes, limits: Limits) -> list[EncodedImage]:

@@ -17,7 +17,7 @@ from shipsight.errors import AuditError, ShipsightError, UsageError
 from shipsight.protect import SealedProtocol
 from shipsight.serve.http.admission import admit_again
 from shipsight.serve.http.answers import headers_of, json_answer, status_of
-from shipsight.serve.http.body import read_body
+from shipsight.serve.http.body import read_body, read_view
 from shipsight.serve.http.description import DescribedRoute
 from shipsight.serve.http.handlers import Handler, bind
 from shipsight.serve.http.json_body import read_json
@@ -26,8 +26,9 @@ from shipsight.serve.http.routing import read_key
 from shipsight.serve.http.tensors import InferRequest, read_request, write_answer
 from shipsight.serve.needs import HANDLER, HEALTH, KNOWN, Needs
 from shipsight.serve.open_inference import Endpoint, OpenInference
+from shipsight.serve.questions import Target
 from shipsight.serve.request_notes import note_error
-from shipsight.serve.service import PredictionService, Target
+from shipsight.serve.service import PredictionService
 
 __all__ = ["open_inference_routes"]
 
@@ -152,7 +153,7 @@ async def _read(request: Request, service: PredictionService, endpoint: Endpoint
     size = request.headers.get("inference-header-content-length")
     if size is not None and not (size.isascii() and size.isdecimal() and len(size) < 12):
         raise UsageError("not a size", where="Inference-Header-Content-Length", got=size[:40])
-    body = await read_body(request, service.limits)
+    body = await read_view(request, service.limits)
     return read_request(body, None if size is None else int(size), endpoint.inputs, service.limits)
 
 

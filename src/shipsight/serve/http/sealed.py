@@ -45,7 +45,7 @@ from shipsight.serve.http.body import is_sealed_scope, read_body
 from shipsight.serve.http.description import DescribedRoute, answer, operation
 from shipsight.serve.http.principals import caller_of
 from shipsight.serve.needs import PUBLIC
-from shipsight.serve.request_notes import note_digest, note_sealed, note_sealed_status
+from shipsight.serve.request_notes import note_digest, note_sealed, note_sealed_status, was_model_asked
 from shipsight.serve.sealing import Sealing
 from shipsight.serve.service import PredictionService
 
@@ -130,7 +130,11 @@ def with_sealed(handler: Handler, protocol: SealedProtocol | None, *, tell: Tell
                 # Nothing was done that would have to be recorded, and the answer stays the one that all get.
                 _log.warning("a refused sealed request could not be recorded: %s", full)
             raise
-        told = await _answer(handler, service, principal, request, opened, tell)
+        try:
+            told = await _answer(handler, service, principal, request, opened, tell)
+        finally:
+            if not was_model_asked():
+                await sealing.give_back(opened)
         note_sealed_status(told.status)
         return await _seal(told, opened)
 

@@ -48,8 +48,9 @@ from shipsight.serve.http.principals import principal_of
 from shipsight.serve.http.routing import read_key
 from shipsight.serve.limits import Limits
 from shipsight.serve.needs import Needs
+from shipsight.serve.questions import EncodedImage, Question, Target
 from shipsight.serve.request_notes import note_body
-from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
+from shipsight.serve.service import PredictionService
 from shipsight.vision import TRACK_CONF, Tracker
 from shipsight.vision.tiling import check_task as check_tiling
 

@@ -56,7 +56,9 @@ class InferRequest:
     binary: frozenset[str] | None
 
 
-def read_request(body: bytes, header_size: int | None, expected: Sequence[TensorShape], limits: Limits) -> InferRequest:
+def read_request(
+    body: bytes | memoryview, header_size: int | None, expected: Sequence[TensorShape], limits: Limits
+) -> InferRequest:
     """Reads a request.
 
     Args:
@@ -72,7 +74,7 @@ def read_request(body: bytes, header_size: int | None, expected: Sequence[Tensor
     """
     if header_size is not None and not 0 < header_size <= len(body):
         raise UsageError("not a size within the body", where="Inference-Header-Content-Length", got=header_size)
-    told = read_json(body[:header_size])
+    told = read_json(bytes(body[:header_size]))
     if not isinstance(told, dict) or not isinstance(told.get("inputs"), list):
         raise UsageError("not a request of the protocol", where="body", expected='{"inputs": [...]}')
     rest = memoryview(body)[len(body) if header_size is None else header_size :]

@@ -33,8 +33,9 @@ from shipsight.serve.open_inference.endpoints import (
 )
 from shipsight.serve.open_inference.parameters import Asked, read_parameters
 from shipsight.serve.open_inference.tensors import Tensor
+from shipsight.serve.questions import EncodedImage, Question, Target
 from shipsight.serve.request_notes import is_sealed
-from shipsight.serve.service import EncodedImage, PredictionService, Question, Target
+from shipsight.serve.service import PredictionService
 
 __all__ = ["OpenInference"]
 

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import starmap
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Select, delete, func, insert, select, type_coerce, update
+from sqlalchemy.types import NullType
 
 from shipsight.access.audit.merkle import Frontier
 from shipsight.access.audit.record import FIELDS, Row, canonical, clean, write_time
@@ -33,6 +34,8 @@ __all__ = [
     "keep_key",
     "keep_session",
     "newest_checkpoint",
+    "read_after",
+    "read_cells",
     "read_checkpoints",
     "read_head",
     "read_keys",
@@ -40,11 +43,18 @@ __all__ = [
     "read_session",
     "read_sessions",
     "retire_key",
+    "row_of",
     "select_entries",
     "write_head",
     "write_rows",
     "write_values",
 ]
+
+
+def _raw(column: Column[Any]) -> ColumnElement[Any]:
+    """Returns a column as the driver gives it: SQLAlchemy makes bytes of whatever lies in one for bytes, a number of zeros of a number."""
+    return type_coerce(column, NullType()).label(column.name)
+
 
 _COLUMNS = (
     records.c.seq,
@@ -60,9 +70,14 @@ _COLUMNS = (
     records.c.outcome,
     records.c.server,
 )
-_ALL = select(*_COLUMNS)
+_ALL = select(*map(_raw, _COLUMNS))
+_HEAD = select(*map(_raw, head.c))
+_CHECKPOINTS = select(*map(_raw, checkpoints.c))
 _INSERT = f"INSERT INTO audit_records ({', '.join(one.name for one in _COLUMNS)}) VALUES "  # noqa: S608 - names of columns
 _MOST_ROWS = 200
+_TEXT = {str}
+_TEXT_OR_NONE = {str, type(None)}
+_BYTES = (bytes, memoryview)
 
 
 @dataclass(frozen=True)
@@ -148,14 +163,21 @@ def read_head(connection: Connection) -> Head | None:
     """Returns where a log stands, None where there is none yet.
 
     Raises:
-        CorruptError: there are several.
+        CorruptError: there are several, or a cell is of another type than its column's.
     """
-    rows = connection.execute(select(head)).all()
+    rows = connection.execute(_HEAD).all()
     if not rows:
         return None
     if len(rows) > 1:
         raise CorruptError("several logs in one place", got=len(rows))
     row = rows[0]
+    if (
+        {type(row.log), type(row.first_prev), type(row.leaf), type(row.written)} != _TEXT
+        or {type(row.first), type(row.size)} != {int}
+        or not isinstance(row.first_frontier, _BYTES)
+        or not isinstance(row.frontier, _BYTES)
+    ):
+        raise CorruptError("where the audit log stands is not what is written there", where="audit_head")
     return Head(
         row.log,
         row.first,
@@ -204,9 +226,31 @@ def write_values(connection: Connection, row: Row) -> None:
 
 
 def read_range(connection: Connection, begin: int, end: int) -> list[Row]:
-    """Returns rows from a number to another, exclusive; all there are, in order, and each as often as it is there."""
+    """Returns rows from a number to another, exclusive; all there are, in order, and each as often as it is there.
+
+    Raises:
+        CorruptError: a cell is of another type than its column's.
+    """
     asked = _ALL.where(records.c.seq >= begin, records.c.seq < end).order_by(records.c.seq)
-    return list(starmap(_row, connection.execute(asked).all()))
+    return list(starmap(row_of, connection.execute(asked).all()))
+
+
+def read_after(connection: Connection, after: int, end: int, most: int) -> list[Row]:
+    """Returns the rows that come after a number and before another, as `read_range`, and no more than some.
+
+    Raises:
+        CorruptError: a cell is of another type than its column's.
+    """
+    return list(starmap(row_of, _after(connection, after, end, most)))
+
+
+def read_cells(connection: Connection, begin: int, end: int, *, page: int) -> Iterator[Sequence[Any]]:
+    """Yields rows as `row_of` takes them, whatever is in them: from a number to another, exclusive, few of them at once in memory."""
+    # The number that was read last, not one that is counted: it ends, whatever numbers and types somebody wrote there.
+    after: Any = begin - 1
+    while found := _after(connection, after, end, page):
+        yield from found
+        after = found[-1][0]
 
 
 def select_entries(
@@ -226,7 +270,7 @@ def select_entries(
     if after is not None:
         statement = statement.where(seq < after if newest_first else seq > after)
     return [
-        _row(*one)
+        row_of(*one)
         for one in connection.execute(statement.order_by(seq.desc() if newest_first else seq.asc()).limit(most))
     ]
 
@@ -268,7 +312,7 @@ def keep_checkpoint(connection: Connection, *, size: int, at: datetime, text: st
 
 def newest_checkpoint(connection: Connection, *, at_most: int | None = None) -> KeptCheckpoint | None:
     """Returns the checkpoint of the largest size, the latest of those; of sizes up to one where that is given."""
-    statement = select(checkpoints)
+    statement = _CHECKPOINTS
     if at_most is not None:
         statement = statement.where(checkpoints.c.size <= at_most)
     found = connection.execute(statement.order_by(checkpoints.c.size.desc(), checkpoints.c.id.desc()).limit(1)).first()
@@ -277,21 +321,40 @@ def newest_checkpoint(connection: Connection, *, at_most: int | None = None) -> 
 
 def frontier_at(connection: Connection, size: int) -> bytes | None:
     """Returns the frontier that was kept with a checkpoint of a size, None where there is no such checkpoint."""
-    found = connection.execute(select(checkpoints.c.frontier).where(checkpoints.c.size == size).limit(1)).scalar()
-    return None if found is None else bytes(found)
+    found = connection.execute(select(_raw(checkpoints.c.frontier)).where(checkpoints.c.size == size).limit(1)).scalar()
+    return bytes(found) if isinstance(found, _BYTES) else None
 
 
-def read_checkpoints(connection: Connection, *, page: int = 500) -> Iterator[KeptCheckpoint]:
-    """Yields all checkpoints, smallest first, few of them at once in memory."""
-    size, number = -1, -1
+def read_checkpoints(
+    connection: Connection, *, page: int = 500, damaged: Callable[[CorruptError], None] | None = None
+) -> Iterator[KeptCheckpoint]:
+    """Yields all checkpoints, smallest first, few of them at once in memory.
+
+    Args:
+        connection: to read from.
+        page: how many at once.
+        damaged: is told of those that cannot be read, which are then passed over; None raises.
+
+    Raises:
+        CorruptError: a cell is of another type than its column's.
+    """
+    first = _CHECKPOINTS.order_by(checkpoints.c.size, checkpoints.c.id).limit(page)
+    statement = first
     while True:
-        after = (checkpoints.c.size > size) | ((checkpoints.c.size == size) & (checkpoints.c.id > number))
-        statement = select(checkpoints).where(after).order_by(checkpoints.c.size, checkpoints.c.id).limit(page)
-        found = [_checkpoint(*one) for one in connection.execute(statement)]
+        found = connection.execute(statement).all()
         if not found:
             return
-        yield from found
-        size, number = found[-1].size, found[-1].number
+        for one in found:
+            try:
+                yield _checkpoint(*one)
+            except CorruptError as error:
+                if damaged is None:
+                    raise
+                damaged(error)
+        size, number = found[-1].size, found[-1].id
+        statement = first.where(
+            (checkpoints.c.size > size) | ((checkpoints.c.size == size) & (checkpoints.c.id > number))
+        )
 
 
 def read_keys(connection: Connection) -> list[KeptKey]:
@@ -360,8 +423,13 @@ def _filtered(asked: Filter) -> Select[Any]:
     return statement
 
 
+def _after(connection: Connection, after: int, end: int, most: int) -> Sequence[Sequence[Any]]:
+    asked = _ALL.where(records.c.seq > after, records.c.seq < end).order_by(records.c.seq).limit(most)
+    return connection.execute(asked).all()
+
+
 # Long, with one argument a column: unpacked once, since a million rows come through here.
-def _row(
+def row_of(
     seq: int,
     record: str,
     actor: str | None,
@@ -375,8 +443,22 @@ def _row(
     outcome: str,
     server: str,
 ) -> Row:
+    """Returns a row of its cells.
+
+    Raises:
+        CorruptError: one is of another type than its column's: SQLite takes what it is given.
+    """
+    if (
+        type(seq) is not int
+        or {type(record), type(at), type(kind), type(outcome), type(server)} != _TEXT
+        or not {type(actor), type(address), type(details), type(subject), type(erased)} <= _TEXT_OR_NONE
+        or not isinstance(salts, _BYTES)
+    ):
+        raise CorruptError("a cell of the audit log is of another type than its column's", where=f"entry {seq!r:.40}")
     return Row(seq, record, (actor, address, details, subject), bytes(salts), erased, at, kind, outcome, server)
 
 
 def _checkpoint(number: int, size: int, at: str, text: str, frontier: bytes) -> KeptCheckpoint:
+    if {type(number), type(size)} != {int} or {type(at), type(text)} != _TEXT or not isinstance(frontier, _BYTES):
+        raise CorruptError("a checkpoint is not what is written there", where=f"checkpoint {number!r:.40}")
     return KeptCheckpoint(number, size, at, text, bytes(frontier))
