@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 from shipsight.errors import CorruptError
 
-__all__ = ["OnnxGraph", "OnnxNode", "read_graph"]
+__all__ = ["OnnxGraph", "OnnxNode", "read_format", "read_graph"]
 
-_MODEL_GRAPH = 7
+_MODEL_IR_VERSION, _MODEL_GRAPH, _MODEL_OPSET = 1, 7, 8
+_OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
 _NODE_INPUT, _NODE_OUTPUT, _NODE_OP_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
@@ -61,6 +62,24 @@ def read_graph(content: bytes) -> OnnxGraph:
     for body in graphs:
         _read_body(_bytes(body), graph, depth=0)
     return graph
+
+
+def read_format(content: bytes) -> tuple[int, int]:
+    """Returns the version of the file format (IR) and of ONNX' own operators (opset), 0 where the file does not say.
+
+    Raises:
+        CorruptError: the bytes are no protocol buffer.
+    """
+    ir_version = opset = 0
+    for number, value in _fields(memoryview(content)):
+        if number == _MODEL_IR_VERSION and isinstance(value, int):
+            ir_version = value
+        elif number == _MODEL_OPSET:
+            told = dict(_fields(_bytes(value)))
+            version = told.get(_OPSET_VERSION, 0)
+            if not told.get(_OPSET_DOMAIN) and isinstance(version, int):
+                opset = version
+    return ir_version, opset
 
 
 def _read_body(body: memoryview, graph: OnnxGraph, *, depth: int) -> None:

@@ -58,7 +58,9 @@ def measure_image(image_rgb: NDArray[np.uint8]) -> dict[str, float]:
     few = image_rgb[::step, ::step].astype(np.float32)
     luma = few @ _LUMA
     red, green, blue = (float(few[..., channel].mean(dtype=np.float64)) for channel in range(3))
-    most, least = few.max(axis=2), few.min(axis=2)
+    # Channel by channel: over an axis of three, NumPy's own maximum takes ten times as long.
+    most = np.maximum(np.maximum(few[..., 0], few[..., 1]), few[..., 2])
+    least = np.minimum(np.minimum(few[..., 0], few[..., 1]), few[..., 2])
     laplacian, noise = _fine_detail(_middle(image_rgb).astype(np.float32) @ _LUMA)
     return {
         "width": float(width),

@@ -20,9 +20,9 @@ from shipsight.model import Card, OutputForm, TensorLayout
 from shipsight.proof.image_measures import MEASURES, estimate_jpeg_quality, measure_image
 from shipsight.proof.layers import import_onnx, read_tensors
 from shipsight.proof.subject import views
-from shipsight.vision import decode_image, prepare, to_tensor
+from shipsight.vision import Geometry, decode_image, prepare, to_tensor
 
-__all__ = ["Features", "StatisticsCollector", "TrainingImage", "collect_statistics", "summarize"]
+__all__ = ["Features", "Seen", "StatisticsCollector", "TrainingImage", "collect_statistics", "summarize"]
 
 _BINS = 24
 _QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
@@ -44,6 +44,23 @@ class TrainingImage:
     path: Path
     class_ids: Sequence[int] = ()
     sizes_wh: NDArray[np.floating] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the model makes of one image.
+
+    Attributes:
+        vector: (D,) float64, D at most 64: the last backbone feature map, pooled.
+        outputs: name -> raw output, batch 1.
+        geometry: where the image lies in the input.
+        tensor: (1, 3, h, w) float32, what was fed.
+    """
+
+    vector: NDArray[np.float64]
+    outputs: Mapping[str, NDArray[np.float32]]
+    geometry: Geometry
+    tensor: NDArray[np.float32]
 
 
 class Features:
@@ -69,13 +86,18 @@ class Features:
 
     def of(self, image_rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float32]]]:
         """Returns the vector (D,), D at most 64, and tables of tensors: `input` (positions, 3) and the outputs'."""
-        prepared, _ = prepare(image_rgb, self._card.input)
+        seen = self.see(image_rgb)
+        outputs = views(seen.outputs, self._card, OutputForm.RAW)
+        return seen.vector, {"input": seen.tensor[0].reshape(3, -1).T, **outputs}
+
+    def see(self, image_rgb: NDArray[np.uint8]) -> Seen:
+        """Returns what the model makes of an image, (H, W, 3) uint8 RGB."""
+        prepared, geometry = prepare(image_rgb, self._card.input)
         tensor = to_tensor(prepared, self._card.input, TensorLayout.FLOAT_NCHW)
         found = self._run(tensor)
         feature = found[self.tensor][0]
         pooled = feature.reshape(feature.shape[0], -1).astype(np.float64).mean(axis=1)
-        outputs = views({name: found[name] for name in self._outputs}, self._card, OutputForm.RAW)
-        return _project(pooled), {"input": tensor[0].reshape(3, -1).T, **outputs}
+        return Seen(_project(pooled), {name: found[name] for name in self._outputs}, geometry, tensor)
 
 
 def find_embedding(graph: Any) -> str:  # noqa: ANN401 - an ONNX graph, without types

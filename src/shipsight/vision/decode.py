@@ -35,7 +35,7 @@ DEFAULT_MAX_PIXELS = 100_000_000
 _HARMLESS = ("extraneous bytes before marker", "unknown Adobe color transform", "Invalid SOS parameters")
 
 
-def decode_image(data: bytes | Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+def decode_image(data: bytes | memoryview | Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
     """Decodes a JPEG, PNG, WebP or BMP image.
 
     Args:

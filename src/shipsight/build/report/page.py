@@ -8,47 +8,19 @@ the same data gives the same bytes. Unstable.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shipsight import __version__
 from shipsight.build.report import numbers, sections
 from shipsight.build.report.data import ReportData
 from shipsight.build.report.pareto import CHART_STYLE, render_pareto_svg
+from shipsight.build.report.self_contained import STYLE, open_templates, policy_of, read_template, trust
 from shipsight.build.report.verdict import judge, key_figures
-from shipsight.errors import MissingDependencyError
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
 
 __all__ = ["render_report"]
 
+_ROOM = "shipsight.build.report"
 _WIDE_PX, _NARROW_PX = (880, 440), (400, 400)
-
-
-def open_templates() -> Environment:
-    """Returns the templates of this room, with everything escaped unless marked otherwise.
-
-    Raises:
-        MissingDependencyError: jinja2 is not installed.
-    """
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingDependencyError(
-            "jinja2 is not installed", where="report", hint="Install it with pip install 'shipsight[build]'"
-        ) from error
-    return Environment(
-        loader=PackageLoader("shipsight.build.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
 
 
 def render_report(data: ReportData) -> str:
@@ -63,29 +35,28 @@ def render_report(data: ReportData) -> str:
     Raises:
         MissingDependencyError: jinja2 is not installed.
     """
-    style, script = _read("report.css") + CHART_STYLE, _read("report.js")
-    environment = open_templates()
-    environment.filters["svg"] = _trust_own_svg
-    return environment.get_template("report.html.j2").render(
-        policy=(
-            f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-            "base-uri 'none'; form-action 'none'"
-        ),
-        style=_trust_own_svg(style),
-        script=_trust_own_svg(script),
-        data=data,
-        card=data.card,
-        classify=data.metric == "top1",
-        verdict=judge(data),
-        figures=key_figures(data),
-        chart_wide=render_pareto_svg(data, width=_WIDE_PX[0], height=_WIDE_PX[1], standalone=False),
-        chart_narrow=render_pareto_svg(data, width=_NARROW_PX[0], height=_NARROW_PX[1], standalone=False),
-        engines=list(dict.fromkeys(str(variant.get("engine")) for variant in data.variants)),
-        precisions=list(dict.fromkeys(str(variant.get("precision")) for variant in data.variants)),
-        measured=data.source_accuracy is not None,
-        by_size=_by_size(data),
-        version=__version__,
-        **_sections(data),
+    style, script = read_template(*STYLE) + CHART_STYLE, read_template(_ROOM, "report.js")
+    return (
+        open_templates(_ROOM)
+        .get_template("report.html.j2")
+        .render(
+            policy=policy_of(style, script),
+            style=trust(style),
+            script=trust(script),
+            data=data,
+            card=data.card,
+            classify=data.metric == "top1",
+            verdict=judge(data),
+            figures=key_figures(data),
+            chart_wide=render_pareto_svg(data, width=_WIDE_PX[0], height=_WIDE_PX[1], standalone=False),
+            chart_narrow=render_pareto_svg(data, width=_NARROW_PX[0], height=_NARROW_PX[1], standalone=False),
+            engines=list(dict.fromkeys(str(variant.get("engine")) for variant in data.variants)),
+            precisions=list(dict.fromkeys(str(variant.get("precision")) for variant in data.variants)),
+            measured=data.source_accuracy is not None,
+            by_size=_by_size(data),
+            version=__version__,
+            **_sections(data),
+        )
     )
 
 
@@ -108,17 +79,3 @@ def _by_size(data: ReportData) -> list[tuple[str, str, str]]:
     source = (data.reference.get("source") or {}).get("by_size") or {}
     chosen = ((data.reference.get("variants") or {}).get(default.get("name")) or {}).get("by_size") or {}
     return [(name, numbers.accuracy(source[name]), numbers.accuracy(chosen.get(name))) for name in source]
-
-
-def _read(name: str) -> str:
-    return resources.files("shipsight.build.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-
-
-def _trust_own_svg(text: str) -> Markup:
-    from markupsafe import Markup
-
-    return Markup(text)  # noqa: S704 - the text is a file of this room or was escaped, part by part, by `svg.element`

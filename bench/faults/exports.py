@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exports that went wrong: each made with the tools with which people make them, from a float model that is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper, version_converter
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from faults.pipeline import Pipeline
+
+Graph = onnx.ModelProto
+
+
+class Images(CalibrationDataReader):
+    """Feeds what a pipeline makes of images."""
+
+    def __init__(self, pipeline: Pipeline, paths: Sequence[Path]) -> None:
+        name = pipeline.model.session.get_inputs()[0].name
+        self._left: Iterator[dict[str, NDArray[Any]]] = iter([{name: pipeline.tensor(path)} for path in paths])
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:  # type: ignore[override]
+        return next(self._left, None)
+
+
+def head(model: Graph) -> str:
+    """The prefix of the detection head's nodes."""
+    numbers = {int(one.name.split(".")[1].split("/")[0]) for one in model.graph.node if one.name.startswith("/model.")}
+    return f"/model.{max(numbers)}/"
+
+
+# Long in arguments alone: what people choose when they quantize.
+def quantized(
+    pipeline: Pipeline,
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    types: Sequence[str] | None = ("Conv",),
+    is_excluded: Callable[[str, str], bool] = lambda name, head: False,
+    signed: bool = False,
+    reduce_range: bool = True,
+    calibration: Pipeline | None = None,
+) -> Path:
+    """A static quantization by ONNX Runtime."""
+    prepared = out.with_suffix(".prepared.onnx")
+    quant_pre_process(str(pipeline.model.path), str(prepared), skip_symbolic_shape=True)
+    model = onnx.load(prepared)
+    prefix = head(model)
+    excluded = [one.name for one in model.graph.node if is_excluded(one.name, prefix)]
+    quantize_static(
+        str(prepared),
+        str(out),
+        Images(calibration or pipeline, paths),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=None if types is None else list(types),
+        per_channel=True,
+        reduce_range=reduce_range,
+        activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=excluded,
+    )
+    prepared.unlink()
+    return out
+
+
+def dynamic(pipeline: Pipeline, out: Path) -> Path:
+    """A dynamic quantization, as for language models."""
+    quantize_dynamic(str(pipeline.model.path), str(out), weight_type=QuantType.QUInt8)
+    return out
+
+
+def _weights(model: Graph, *, least: int = 2) -> list[onnx.TensorProto]:
+    return [
+        one for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT and len(one.dims) >= least
+    ]
+
+
+def _put(tensor: onnx.TensorProto, values: NDArray[Any]) -> None:
+    tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), tensor.name))
+
+
+def other_weights(pipeline: Pipeline, out: Path, *, strength: float, seed: int) -> Path:
+    """Weights of another epoch: all a little different."""
+    model, draw = onnx.load(pipeline.model.path), np.random.default_rng(seed)
+    for one in _weights(model):
+        values = numpy_helper.to_array(one)
+        _put(one, values + draw.normal(0, strength, values.shape) * values.std())
+    onnx.save(model, out)
+    return out
+
+
+def zeroed(pipeline: Pipeline, out: Path, *, at: float) -> Path:
+    """One convolution lost its weights."""
+    model = onnx.load(pipeline.model.path)
+    found = [one for one in _weights(model, least=4) if "dfl" not in one.name]
+    one = found[int(at * (len(found) - 1))]
+    _put(one, np.zeros(numpy_helper.to_array(one).shape))
+    onnx.save(model, out)
+    return out
+
+
+def permuted_classes(pipeline: Pipeline, out: Path, *, seed: int) -> Path:
+    """Class channels in another order, as after a change of `data.yaml`."""
+    model, count = onnx.load(pipeline.model.path), len(pipeline.model.names)
+    order = np.random.default_rng(seed).permutation(count)
+    prefix = head(model).strip("/")
+    for one in model.graph.initializer:
+        if one.name.startswith(f"{prefix}.cv3.") and one.name.split(".")[-2] == "2" and one.dims[0] == count:
+            _put(one, numpy_helper.to_array(one)[order])
+    onnx.save(model, out)
+    return out
+
+
+def overflowing(pipeline: Pipeline, out: Path, *, factor: float) -> Path:
+    """Half precision, where one activation is beyond what that holds: the next layer divides by as much, so that float32 is right."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = onnx.load(pipeline.model.path)
+    node = next(one for one in model.graph.node if one.op_type == "Mul" and one.name.startswith("/model.4/"))
+    name = node.output[0]
+    up, down = f"{name}_up", f"{name}_down"
+    for consumer in model.graph.node:
+        for place, given in enumerate(consumer.input):
+            if given == name:
+                consumer.input[place] = down
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(factor), f"{name}_factor"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(1 / factor), f"{name}_back"))
+    place = list(model.graph.node).index(node) + 1
+    model.graph.node.insert(place, helper.make_node("Mul", [name, f"{name}_factor"], [up], name=f"{node.name}_up"))
+    model.graph.node.insert(place + 1, helper.make_node("Mul", [up, f"{name}_back"], [down], name=f"{node.name}_down"))
+    onnx.save(convert_float_to_float16(model, keep_io_types=True), out)
+    return out
+
+
+def newer(pipeline: Pipeline, out: Path, *, opset: int, ir: int) -> Path:
+    """Written by a newer exporter than runtimes on devices read."""
+    model = version_converter.convert_version(onnx.load(pipeline.model.path), opset)
+    model.ir_version = ir
+    onnx.save(model, out)
+    return out
+
+
+def with_suppression(checkpoint: Path, out: Path, *, size: int, conf: float) -> Path:
+    """Non-maximum suppression in the graph, with its thresholds for good."""
+    import shutil
+
+    from ultralytics import YOLO
+
+    copied = out.with_suffix(".pt")
+    shutil.copy(checkpoint, copied)
+    made = YOLO(copied).export(format="onnx", imgsz=size, nms=True, conf=conf, verbose=False)
+    Path(made).replace(out)
+    return out

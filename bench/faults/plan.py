@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The faults that are planted, each at three strengths where it has any, in turn on three models; and pipelines in which nothing is wrong.
+
+`right` names the rules that may come first. A fault of a strength that a person would not see either may be met with silence:
+`may_be_unseen`. Nothing here was chosen by looking at how rules decide.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from faults import exports, photographs
+from faults.pipeline import Model, Pipeline
+
+__all__ = ["Planted", "Scene", "faults", "healthy"]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A model with its images.
+
+    Attributes:
+        name: of the model.
+        bundle: it with its proof.
+        checkpoint: that it was built from.
+        pipeline: that is right.
+        images: that it was not trained on.
+        labels: folder of theirs.
+        calibration: images that it was trained on.
+    """
+
+    name: str
+    bundle: Path
+    checkpoint: Path
+    pipeline: Pipeline
+    images: tuple[Path, ...]
+    labels: Path
+    calibration: tuple[Path, ...]
+
+    def some(self, seed: int, most: int = 32) -> list[Path]:
+        """Some of its images, drawn by chance."""
+        draw = np.random.default_rng(seed)
+        chosen = draw.permutation(len(self.images))[:most]
+        return [self.images[n] for n in sorted(chosen.tolist())]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One fault in one place.
+
+    Attributes:
+        name: of the fault.
+        family: what kind.
+        right: rules that may come first; empty where nothing is wrong.
+        plant: makes it in a folder, and returns what `shipsight doctor` is given behind the bundle, its first word `accuracy` or `speed`.
+        strength: `weak`, `middle`, `strong`, or `-` where it has none.
+        may_be_unseen: whether silence is right, too.
+    """
+
+    name: str
+    family: str
+    right: frozenset[str]
+    plant: Callable[[Scene, Path, int], list[str]]
+    strength: str = "-"
+    may_be_unseen: bool = False
+
+
+STRENGTHS = ("weak", "middle", "strong")
+
+
+def _given(images: Path | list[Path], *more: object) -> list[str]:
+    folder = images if isinstance(images, Path) else images[0].parent
+    return ["accuracy", "--images", str(folder), *map(str, more)]
+
+
+def _copied(paths: list[Path], folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for path in paths:
+        shutil.copy(path, folder / path.name)
+    return folder
+
+
+# --- what another pipeline fed its model ------------------------------------------------------------------------------
+
+PREPROCESSING: dict[str, tuple[set[str], dict[str, object]]] = {
+    "bgr for rgb": ({"channels-swapped"}, {"channels": "bgr"}),
+    "not divided by 255": ({"scale-missing"}, {"scale": 1.0}),
+    "divided by 255 twice": ({"scale-twice"}, {"scale": 1 / 255 / 255}),
+    "normalized as for ImageNet": (
+        {"normalized-imagenet"},
+        {"mean": (0.485, 0.456, 0.406), "deviation": (0.229, 0.224, 0.225)},
+    ),
+    "ImageNet's mean without division": (
+        {"normalized-imagenet"},
+        {"scale": 1.0, "mean": (123.675, 116.28, 103.53), "deviation": (58.395, 57.12, 57.375)},
+    ),
+    "scaled to -1 and 1": ({"range-minus-one"}, {"scale": 2 / 255, "offset": -1.0}),
+    "stretched": ({"stretched"}, {"fit": "stretch"}),
+    "cropped": ({"cropped"}, {"fit": "crop"}),
+    "padded with black": ({"padding-value"}, {"padding": 0}),
+    "padded with white": ({"padding-value"}, {"padding": 255}),
+    "padded at right and below": ({"padding-place"}, {"place": "top-left"}),
+    "grey": ({"grey-input"}, {"channels": "grey"}),
+    "mirrored": ({"mirrored"}, {"mirrored": True}),
+    "levels of video": ({"video-range"}, {"decoded": "video"}),
+    "gamma": ({"gamma-differs"}, {"gamma": 2.2}),
+    "stretched, bgr": ({"stretched", "channels-swapped"}, {"fit": "stretch", "channels": "bgr"}),
+    "padded with black at right, not divided": (
+        {"padding-value", "padding-place", "scale-missing"},
+        {"padding": 0, "place": "top-left", "scale": 1.0},
+    ),
+    "bgr, ImageNet": (
+        {"channels-swapped", "normalized-imagenet"},
+        {"channels": "bgr", "mean": (0.485, 0.456, 0.406), "deviation": (0.229, 0.224, 0.225)},
+    ),
+}
+ONLY_TENSORS: dict[str, tuple[set[str], dict[str, object]]] = {
+    "nearest pixel": ({"interpolation-differs"}, {"interpolation": cv2.INTER_NEAREST}),
+    "smoothed by Pillow": ({"interpolation-differs"}, {"pillow": True}),
+    "channels last": ({"layout-swapped"}, {"layout": "nhwc"}),
+    "another size": ({"size-wrong"}, {"size_hw": (192, 192)}),
+    "rectangular": ({"rectangular-letterbox", "size-wrong"}, {"size_hw": (192, 256)}),
+}
+# Where a tensor of one picture cannot show it: a square one has no padding.
+POSTPROCESSING: dict[str, tuple[set[str], dict[str, object]]] = {
+    "boxes of the model's pixels": ({"boxes-not-mapped-back"}, {"maps_back": False}),
+    "width and height for the far corner": ({"box-format-wrong"}, {"box": "xywh"}),
+    "centre and size for corners": ({"box-format-wrong"}, {"box": "cxcywh"}),
+    "boxes between 0 and 1": ({"box-format-wrong", "boxes-not-mapped-back"}, {"box": "normalized"}),
+    "classes counted from 1": ({"class-order-wrong", "classes-permuted"}, {"class_offset": 1}),
+    "threshold of 0.6": ({"thresholds-differ"}, {"conf": 0.6}),
+    "thresholds swapped": ({"thresholds-differ"}, {"conf": 0.7, "iou": 0.25}),
+    "no suppression": ({"no-suppression"}, {"suppresses": False}),
+    "sigmoid twice": ({"scores-wrong", "scores-compressed"}, {"sigmoid_again": True, "conf": 0.01}),
+}
+
+
+def _tensor(changes: dict[str, object]) -> Callable[[Scene, Path, int], list[str]]:
+    def plant(scene: Scene, folder: Path, seed: int) -> list[str]:
+        image = scene.some(seed, 1)[0]
+        pipeline = dataclasses.replace(scene.pipeline, **changes, geometry={})  # type: ignore[arg-type] - its fields
+        np.save(folder / "fed.npy", pipeline.tensor(image))
+        return _given(_copied([image], folder / "images"), "--tensor", folder / "fed.npy")
+
+    return plant
+
+
+def _predicted(changes: dict[str, object], most: int = 12) -> Callable[[Scene, Path, int], list[str]]:
+    def plant(scene: Scene, folder: Path, seed: int) -> list[str]:
+        images = scene.some(seed, most)
+        pipeline = dataclasses.replace(scene.pipeline, **changes, geometry={})  # type: ignore[arg-type] - its fields
+        file = pipeline.write(images, folder / "predictions.json")
+        return _given(_copied(images, folder / "images"), "--predictions", file)
+
+    return plant
+
+
+def _on_their_side(scene: Scene, folder: Path, seed: int) -> list[str]:
+    """Images that say that they lie on their side, met by a pipeline that does not look."""
+    from PIL import Image
+
+    images = []
+    (folder / "images").mkdir()
+    for path in scene.some(seed, 12):
+        image = Image.open(path).convert("RGB")
+        marks = image.getexif()
+        marks[0x0112] = 8
+        images.append(folder / "images" / f"{path.stem}.jpg")
+        image.transpose(Image.Transpose.ROTATE_270).save(images[-1], quality=95, exif=marks)
+    pipeline = dataclasses.replace(scene.pipeline, oriented=False, geometry={})
+    file = pipeline.write(images, folder / "predictions.json")
+    return _given(folder / "images", "--predictions", file)
+
+
+def _other_image(scene: Scene, folder: Path, seed: int) -> list[str]:
+    one, other = scene.some(seed, 2)
+    np.save(folder / "fed.npy", scene.pipeline.tensor(other))
+    return _given(_copied([one], folder / "images"), "--tensor", folder / "fed.npy")
+
+
+# --- what cameras do --------------------------------------------------------------------------------------------------
+
+CAMERAS: dict[str, tuple[set[str], photographs.Change, tuple[float, float, float]]] = {
+    "darker": ({"images-darker"}, photographs.darker, (0.35, 0.6, 0.85)),
+    "brighter": ({"images-brighter"}, photographs.brighter, (0.3, 0.55, 0.8)),
+    "flat": ({"contrast-lower"}, photographs.flat, (0.4, 0.65, 0.85)),
+    "blurred": ({"images-blurred"}, photographs.blurred, (0.3, 0.7, 1.5)),
+    "noisy": ({"images-noisier"}, photographs.noisy, (10, 25, 50)),
+    "tinted": ({"colour-cast"}, photographs.tinted, (0.2, 0.4, 0.7)),
+    "recompressed": ({"compression-stronger"}, photographs.recompressed, (35, 18, 7)),
+    "smaller": ({"images-smaller", "images-blurred"}, photographs.smaller, (2, 4, 7)),
+    "far": ({"objects-smaller"}, photographs.far, (1.5, 2.2, 3.2)),
+}
+PLAIN_CAMERAS: dict[str, tuple[set[str], photographs.Change, float]] = {
+    "grey": ({"colour-lost"}, photographs.grey, 1),
+    "inverted": ({"colours-inverted"}, photographs.inverted, 1),
+    "bordered": ({"borders-added", "aspect-changed"}, photographs.bordered, 0.35),
+}
+
+
+def _camera(change: photographs.Change, strength: float, most: int = 48) -> Callable[[Scene, Path, int], list[str]]:
+    def plant(scene: Scene, folder: Path, seed: int) -> list[str]:
+        return _given(photographs.changed(scene.some(seed, most), folder / "images", change, strength, seed))
+
+    return plant
+
+
+def _two_changes(scene: Scene, folder: Path, seed: int) -> list[str]:
+    """Darker and noisier than light alone makes it: either may come first."""
+    first = photographs.changed(scene.some(seed, 48), folder / "first", photographs.darker, 0.6, seed)
+    return _given(photographs.changed(sorted(first.iterdir()), folder / "images", photographs.noisy, 30, seed))
+
+
+# --- what exports lose ------------------------------------------------------------------------------------------------
+
+
+def _tail(name: str, prefix: str) -> bool:
+    """Nodes of the head that decode: no convolution of its towers."""
+    return name.startswith(prefix) and "/cv" not in name
+
+
+def _only(*parts: str) -> Callable[[str, str], bool]:
+    return lambda name, prefix: not (name.startswith(prefix) and any(part in name for part in parts))
+
+
+def _exported(make: Callable[[Scene, Path, int], Path]) -> Callable[[Scene, Path, int], list[str]]:
+    def plant(scene: Scene, folder: Path, seed: int) -> list[str]:
+        made = make(scene, folder / "model.onnx", seed)
+        return _given(_copied(scene.some(seed, 16), folder / "images"), "--against", made)
+
+    return plant
+
+
+def _fewer(scene: Scene, seed: int) -> list[Path]:
+    draw = np.random.default_rng(seed)
+    return [scene.calibration[n] for n in draw.permutation(len(scene.calibration))[:24].tolist()]
+
+
+def _quantized(**options: object) -> Callable[[Scene, Path, int], list[str]]:
+    return _exported(
+        lambda scene, out, seed: exports.quantized(scene.pipeline, _fewer(scene, seed), out, **options)  # type: ignore[arg-type]
+    )
+
+
+def _clipped(factor: float) -> Callable[[Scene, Path, int], list[str]]:
+    def make(scene: Scene, out: Path, seed: int) -> Path:
+        dim = dataclasses.replace(scene.pipeline, scale=factor / 255, geometry={})
+        return exports.quantized(scene.pipeline, _fewer(scene, seed), out, is_excluded=_tail, calibration=dim)
+
+    return _exported(make)
+
+
+WRONG_WEIGHTS = {"weights-differ", "stale-model", "layer-broken"}
+ORDER = {"classes-permuted", "class-order-wrong", "weights-differ"}
+
+
+def _exports() -> Iterator[Planted]:
+    def case(name: str, right: set[str], plant: Callable[[Scene, Path, int], list[str]], **more: object) -> Planted:
+        return Planted(name, "export", frozenset(right), plant, **more)  # type: ignore[arg-type] - its fields
+
+    yield case("one scale for boxes and scores", {"int8-scale-spans-boxes-and-scores"}, _quantized(types=None))
+    yield case(
+        "box decoding in 8 bits",
+        {"int8-dfl"},
+        _quantized(types=("Conv", "Softmax", "MatMul"), is_excluded=_only("/dfl/")),
+        may_be_unseen=True,
+    )
+    yield case(
+        "head's outputs in 8 bits",
+        {"int8-head-convolutions"},
+        _quantized(is_excluded=_only(".2/Conv")),
+        may_be_unseen=True,
+    )
+    yield case(
+        "scores in 8 bits",
+        {"int8-sigmoid"},
+        _quantized(types=("Sigmoid",), is_excluded=lambda name, prefix: name != f"{prefix}Sigmoid"),
+        may_be_unseen=True,
+    )
+    signed = {"int8-signed-activations", "int8-not-executed"}
+    yield case("signed activations", signed, _quantized(signed=True, is_excluded=_tail))
+    yield case("dynamic quantization", {"int8-dynamic"}, _exported(lambda s, out, _: exports.dynamic(s.pipeline, out)))
+    full = _quantized(reduce_range=False, is_excluded=_tail)
+    yield case("8-bit weights without VNNI", {"int8-saturation"}, full, may_be_unseen=True)
+    for strength, factor in zip(STRENGTHS, (0.7, 0.5, 0.3), strict=True):
+        right = {"int8-range-clipped"}
+        yield case(
+            "calibrated on dark pictures", right, _clipped(factor), strength=strength, may_be_unseen=factor > 0.6
+        )
+    for strength, share in zip(STRENGTHS, (0.003, 0.015, 0.05), strict=True):
+
+        def other(scene: Scene, out: Path, seed: int, share: float = share) -> Path:
+            return exports.other_weights(scene.pipeline, out, strength=share, seed=seed)
+
+        yield case("weights of another epoch", WRONG_WEIGHTS, _exported(other), strength=strength)
+    for place in (0.2, 0.7):
+
+        def empty(scene: Scene, out: Path, seed: int, place: float = place) -> Path:
+            return exports.zeroed(scene.pipeline, out, at=place)
+
+        yield case(f"a layer without weights, at {place}", WRONG_WEIGHTS, _exported(empty))
+    yield case(
+        "classes in another order",
+        ORDER,
+        _exported(lambda s, out, n: exports.permuted_classes(s.pipeline, out, seed=n)),
+    )
+    yield case(
+        "half precision overflows",
+        {"fp16-overflow"},
+        _exported(lambda s, out, n: exports.overflowing(s.pipeline, out, factor=1e5)),
+    )
+    yield case(
+        "an opset that is too new",
+        {"opset-too-new"},
+        _exported(lambda s, out, n: exports.newer(s.pipeline, out, opset=22, ir=11)),
+    )
+
+    def suppressed(scene: Scene, out: Path, seed: int) -> Path:
+        size = scene.pipeline.model.size_hw[0]
+        return exports.with_suppression(scene.checkpoint, out, size=size, conf=0.55)
+
+    yield case("suppression in the graph", {"nms-baked", "thresholds-differ"}, _exported(suppressed))
+
+
+def faults() -> Iterator[Planted]:
+    """Yields every fault."""
+    for name, (right, changes) in {**PREPROCESSING, **ONLY_TENSORS}.items():
+        yield Planted(name, "tensor", frozenset(right), _tensor(changes))
+    yield Planted("tensor of another image", "tensor", frozenset({"other-image"}), _other_image)
+    for name, (right, changes) in PREPROCESSING.items():
+        unseen = name in {"padded with black", "padded with white", "levels of video"}
+        yield Planted(name, "predictions", frozenset(right), _predicted(changes), may_be_unseen=unseen)
+    for name, (right, changes) in POSTPROCESSING.items():
+        yield Planted(name, "predictions", frozenset(right), _predicted(changes))
+    turned = frozenset({"orientation-ignored-by-pipeline", "orientation-ignored"})
+    yield Planted("orientation not looked at", "predictions", turned, _on_their_side)
+    for name, (right, change, strengths) in CAMERAS.items():
+        for word, strength in zip(STRENGTHS, strengths, strict=True):
+            plant = _camera(change, strength)
+            yield Planted(name, "camera", frozenset(right), plant, word, may_be_unseen=word == "weak")
+    for name, (right, change, strength) in PLAIN_CAMERAS.items():
+        yield Planted(name, "camera", frozenset(right), _camera(change, strength))
+    yield Planted("darker and noisier", "camera", frozenset({"images-darker", "images-noisier"}), _two_changes)
+    yield Planted(
+        "lying on its side",
+        "camera",
+        frozenset({"orientation-ignored", "aspect-changed"}),
+        lambda scene, folder, seed: _given(photographs.turned(scene.some(seed, 48), folder / "images")),
+    )
+    yield Planted(
+        "frozen",
+        "camera",
+        frozenset({"camera-frozen", "duplicates"}),
+        lambda scene, folder, seed: _given(photographs.repeated(scene.some(seed, 48), folder / "images", 0.6, seed)),
+    )
+    yield Planted(
+        "torn files",
+        "camera",
+        frozenset({"files-corrupt"}),
+        lambda scene, folder, seed: _given(photographs.torn(scene.some(seed, 48), folder / "images", 0.25, seed)),
+    )
+    yield from _exports()
+
+
+def healthy() -> Iterator[Planted]:
+    """Yields pipelines in which nothing is wrong."""
+
+    def plain(most: int) -> Callable[[Scene, Path, int], list[str]]:
+        return lambda scene, folder, seed: _given(_copied(scene.some(seed, most), folder / "images"))
+
+    def kept(scene: Scene, folder: Path, seed: int) -> list[str]:
+        """Images that were stored again at a good quality."""
+        return _given(photographs.changed(scene.some(seed, 32), folder / "images", lambda image, *_: image, 0, seed))
+
+    def bundled(precision: str) -> Callable[[Scene, Path, int], list[str]]:
+        def plant(scene: Scene, folder: Path, seed: int) -> list[str]:
+            found = sorted(path.name for path in (scene.bundle / "variants").glob(f"*-{precision}-*"))
+            chosen = (
+                found[seed % len(found)] if found else sorted(p.name for p in (scene.bundle / "variants").iterdir())[0]
+            )
+            return _given(_copied(scene.some(seed, 24), folder / "images"), "--variant", chosen)
+
+        return plant
+
+    none: frozenset[str] = frozenset()
+    for most in (16, 32, 64):
+        yield Planted(f"{most} images", "healthy", none, plain(most))
+    yield Planted("stored again", "healthy", none, kept)
+    yield Planted("a tensor that is right", "healthy", none, _tensor({}))
+    yield Planted("predictions that are right", "healthy", none, _predicted({}))
+    yield Planted(
+        "the same export", "healthy", none, _exported(lambda s, out, n: Path(shutil.copy(s.pipeline.model.path, out)))
+    )
+    yield Planted("labels given", "healthy", none, _labelled)
+    for precision in ("int8", "fp16", "fp32"):
+        yield Planted(f"variant in {precision}", "healthy", none, bundled(precision))
+
+
+def _labelled(scene: Scene, folder: Path, seed: int) -> list[str]:
+    images = scene.some(seed, 32)
+    (folder / "labels").mkdir()
+    for path in images:
+        label = scene.labels / f"{path.stem}.txt"
+        if label.exists():
+            shutil.copy(label, folder / "labels" / label.name)
+    return _given(_copied(images, folder / "images"), "--labels", folder / "labels")
+
+
+def scene(name: str, bundle: Path, checkpoint: Path, names: tuple[str, ...], data: Path) -> Scene:
+    """Returns a model with its images.
+
+    Args:
+        name: of it.
+        bundle: it with its proof; its float variant is what others have exported.
+        checkpoint: that it was built from.
+        names: of its classes.
+        data: folder with `images` and `labels`, each with a part for training and one for validation.
+    """
+    exported = next(
+        path
+        for path in sorted((bundle / "variants").glob("onnxruntime-fp32-*/model.onnx"))
+        if not path.parent.name.endswith("u8")
+    )
+    size = int(exported.parent.name.rpartition("-")[2])
+    parts = sorted((data / "images").iterdir())
+    train = next(part for part in parts if part.name.startswith("train"))
+    val = next(part for part in parts if part.name.startswith("val"))
+    return Scene(
+        name,
+        bundle,
+        checkpoint,
+        Pipeline(Model(exported, (size, size), names)),
+        tuple(sorted(path for path in val.iterdir() if path.suffix in {".jpg", ".png"})),
+        data / "labels" / val.name,
+        tuple(sorted(path for path in train.iterdir() if path.suffix in {".jpg", ".png"})),
+    )
