@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := src tests bench examples
-# Which tests `make test` runs: the fast ones.
+# How many processes run tests, and which tests `make test` runs: the fast ones.
+WORKERS := 2
 TESTS := not slow and not alone and not gpu
 
 .PHONY: demo test test-all check format protos gpu clean
@@ -22,7 +23,7 @@ demo: $(VENV)/.build
 	@echo "The report, for a browser: $(CURDIR)/.demo/digits.bundle/report.html"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "$(TESTS)" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "$(TESTS)" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # For contributors ----------------------------------------------------------------------------------------------------
 
