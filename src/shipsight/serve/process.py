@@ -32,6 +32,7 @@ from shipsight.serve.configuration import told_options
 from shipsight.serve.gate import Gate
 from shipsight.serve.isolation import end_with_parent
 from shipsight.serve.logs import configure_logs
+from shipsight.serve.memory import keep_large_blocks_apart
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.model_events import ModelEvents
 from shipsight.serve.models import Models
@@ -68,6 +69,7 @@ _LOOK_EVERY_S = 0.05
 
 def serve(options: ServeOptions, listener: socket.socket, report: Reporter) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status."""
+    keep_large_blocks_apart()
     with _recorded(options) as (audit, events):
         return _serve(options, listener, report, audit, events)
 

@@ -140,12 +140,26 @@ def _read_jpeg(data: bytes, where: str) -> ImageHeader:
                 got = f"{bits} bit, {channels} channels"
                 expected = "8 bit with 1, 3 or 4 channels"
                 raise ImageFormatError("this kind of JPEG is not accepted", where=where, expected=expected, got=got)
-            _check_scans(data, position, where)
+            if marker == 0xC2 or not _is_in_one_scan(data, position, channels):
+                _check_scans(data, position, where)
             return ImageHeader(ImageFormat.JPEG, width, height, channels, orientation)
         if marker == 0xE1 and data[position + 2 : position + 8] == b"Exif\0\0" and orientation == 1:
             orientation = _read_orientation(data[position + 8 : position + length])
         position += max(length, 2)
     raise _too_scattered(where)
+
+
+def _is_in_one_scan(data: bytes, position: int, channels: int) -> bool:
+    """Tells whether the first scan behind a sequential frame's header holds all components: decoders refuse a second one."""
+    for _ in range(_MOST_STEPS):
+        (length,) = struct.unpack_from(">H", data, position)
+        position += length
+        if length < 2 or data[position] != 0xFF or data[position + 1] in _STANDALONE or data[position + 1] == 0xFF:
+            return False  # odd, or fill bytes: looked at more slowly
+        if data[position + 1] == 0xDA:
+            return data[position + 4] == channels
+        position += 2
+    return False
 
 
 def _check_scans(data: bytes, position: int, where: str) -> None:

@@ -81,11 +81,11 @@ def _region(editor: OnnxEditor) -> list[Any]:
 
 
 def _is_heavy(editor: OnnxEditor, node: Any) -> bool:  # noqa: ANN401 - protobuf
-    """Tells layers with weights; not the one that turns a distribution over 0, 1, 2, ... into its mean (DFL)."""
-    if node.op_type not in _HEAVY:
+    """Tells layers with weights; not those that turn a distribution into its mean (DFL): they follow a softmax."""
+    if node.op_type not in _HEAVY or editor.constant(node.input[1]) is None:
         return False
-    weights = editor.constant(node.input[1])
-    return weights is not None and not np.array_equal(weights.ravel(), np.arange(weights.size))
+    feeding = editor.producer(node.input[0])
+    return feeding is None or feeding.op_type != "Softmax"
 
 
 def _has_subgraph(node: Any) -> bool:  # noqa: ANN401 - protobuf

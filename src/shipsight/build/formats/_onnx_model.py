@@ -177,6 +177,11 @@ class OnnxEditor:
             if old in known:
                 known[new] = known.pop(old)
 
+    def redirect(self, old: str, new: str) -> None:
+        """Lets every node that reads a tensor read another one."""
+        for node in self.graph.node:
+            node.input[:] = [new if each == old else each for each in node.input]
+
     def set_outputs(self, outputs: Sequence[tuple[str, int, Sequence[int]]]) -> None:
         """Replaces the graph's outputs: name, element type, shape."""
         del self.graph.output[:]

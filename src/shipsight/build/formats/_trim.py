@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from shipsight.build.formats._layout import average_by_anchor, join_whole
 from shipsight.build.formats._onnx_model import FLOAT, INT32, UINT8, OnnxEditor
 from shipsight.errors import UnsupportedError
 from shipsight.model import Card, Head
@@ -66,6 +67,8 @@ def trim_onnx(model: bytes, card: Card) -> bytes:
     _take_pixels(editor, card)
     if card.output.head is Head.YOLOV8:
         _best_class(editor, _find_yolov8(editor, card))
+        average_by_anchor(editor)
+        join_whole(editor)
     elif card.output.head is Head.YOLOX:
         _best_class(editor, _find_yolox(editor, card))
     return editor.dump()

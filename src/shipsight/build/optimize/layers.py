@@ -4,7 +4,7 @@
 The groups, and how each is told:
 
     decode      everything after the last layers with weights: box decoding, the head's sigmoid, softmax, suppression;
-                and DFL: a convolution with one output channel behind a softmax, which only averages bins.
+                and DFL: a layer behind a softmax, whose weights only average bins.
                 Always float: one 8-bit scale cannot span pixels (0 to 640) and scores (0 to 1).
     head-output the last layers with weights, one group.
     attention   products of two activations and the softmax between them, wherever they are.
@@ -149,10 +149,7 @@ def _find_roles(graph: Graph) -> dict[str, LayerRole]:
 
 
 def _is_bin_average(graph: Graph, node: str) -> bool:
-    """Tells DFL: one output channel from a softmax, with nothing but reordering between."""
-    shape = graph.weight_shapes[node]
-    if graph.op_types[node] != "Conv" or len(shape) != 4 or shape[0] != 1 or shape[2:] != (1, 1):
-        return False
+    """Tells DFL: it follows a softmax, with nothing but reordering between."""
     feeding = graph.parents[node]
     while len(feeding) == 1 and graph.op_types[feeding[0]] in ("Reshape", "Transpose", "Identity"):
         feeding = graph.parents[feeding[0]]
