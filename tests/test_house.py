@@ -381,7 +381,7 @@ with socket.create_server(("127.0.0.1", 0)) as listener:
     gate, close = open_gate(options, listener)
 scheduler = Scheduler(1)
 service = PredictionService(Models(scheduler), scheduler, Limits(), gate=gate)
-build_app(service, Metrics(), open_inference=OpenInference(service), streams=Streams(service, service.limits))
+build_app(service, Metrics(), open_inference=OpenInference(service), streams=Streams(service, service.limits, Metrics()))
 close()
 scheduler.close()
 print(*sorted({name.partition(".")[0] for name in sys.modules}))

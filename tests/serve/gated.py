@@ -197,7 +197,7 @@ def gated(
             service,
             metrics,
             open_inference=protocol,
-            streams=Streams(service, service.limits),
+            streams=Streams(service, service.limits, metrics),
             vertex=VertexRoutes("/vertex/health", "/vertex/predict"),
             logs_requests=False,
             proxy=proxy,

@@ -37,7 +37,7 @@ def routes() -> list[Any]:
         service,
         Metrics(),
         open_inference=OpenInference(service),
-        streams=Streams(service, service.limits),
+        streams=Streams(service, service.limits, Metrics()),
         vertex=VertexRoutes("/health", "/predict"),
     )
     while not hasattr(app, "routes"):

@@ -22,6 +22,8 @@ import httpx
 import pytest
 from tests.serve.conftest import Served, serving_process
 
+from shipsight.spawning import ServingProcess
+
 PREDICT = "/v1/models/digits/predict"
 
 
@@ -138,6 +140,34 @@ def test_wrong_use_is_told_before_anything_is_opened(
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == status
     assert told in done.stderr
+
+
+def _marked(mark: str) -> list[str]:
+    """Commands of processes with a mark in their environment."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdecimal() and mark.encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue  # it has ended, or is somebody else's
+    return found
+
+
+def test_wrong_use_leaves_no_process_behind(digits_bundle: Path) -> None:
+    mark = f"SHIPSIGHT_TEST_MARK_{os.urandom(8).hex()}"
+    command = [sys.executable, "-m", "shipsight", "serve", str(digits_bundle), "--tls-cert", "/nowhere"]
+    done = subprocess.run(command, env={**os.environ, mark: "1"}, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert _marked(mark) == []
+
+
+def test_a_serving_process_that_is_handed_nothing_ends() -> None:
+    waiting = ServingProcess()
+    waiting._channel.close()
+    assert waiting.process.wait(30) == 0
+    with os.fdopen(waiting.reports, "rb") as reports:
+        assert reports.read() == b""
 
 
 def test_a_port_that_is_taken_is_named(digits_bundle: Path) -> None:

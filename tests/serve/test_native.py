@@ -10,6 +10,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from tests.serve.attacked import wait_until
 from tests.serve.conftest import Served
 
 import shipsight
@@ -146,7 +147,16 @@ def test_health_metrics_and_the_page_answer(server: Served, jpeg: bytes) -> None
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()["models"]) == (200, {"digits/1": "ready"})
         client.post(PREDICT, content=jpeg)
+        client.post(PREDICT, content=b"no image")
+        wait_until(lambda: "shipsight_errors_total" in client.get("/metrics").text, "errors are not counted")
         text = client.get("/metrics").text
+
+        def told(metric: str, *labels: str) -> bool:
+            return any(line.startswith(metric) and all(one in line for one in labels) for line in text.splitlines())
+
+        assert told("shipsight_errors_total{", 'code="image-format"', 'route="/v1/models/{model}/predict"')
+        assert told("shipsight_engine_precision{", 'model="digits"', 'precision="fp32"', 'float_type="f32"', "} 1.0")
+        assert told("shipsight_engine_integer_convolutions{", 'model="digits"', "} 0.0")
         assert 'shipsight_model_ready{model="digits",version="1"} 1.0' in text
         assert 'shipsight_requests_total{route="/v1/models/{model}/predict",status="200"}' in text
         assert 'stage="infer"' in text

@@ -15,8 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from tests.serve.conftest import Served
+from tests.serve.test_stream import ask, open_stream
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
 
 from shipsight.errors import UsageError
 from shipsight.serve.traces import TraceSettings
@@ -94,7 +98,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def traced(start: Callable[..., Served], digits_bundle: Path, collector: Collector) -> Served:
-    return start(digits_bundle, "--streams", "1", "--otlp-endpoint", collector.url)
+    return start(digits_bundle, "--streams", "1", "--grpc-port", "0", "--otlp-endpoint", collector.url)
 
 
 def test_a_request_and_its_stages_are_spans_of_the_clients_trace(
@@ -124,6 +128,53 @@ def test_a_request_and_its_stages_are_spans_of_the_clients_trace(
         assert mine[0].start_time_unix_nano >= root.start_time_unix_nano
         assert mine[-1].end_time_unix_nano <= root.end_time_unix_nano
     assert collector.paths == {"/v1/traces"}
+
+
+def test_a_call_of_grpc_and_its_stages_are_spans_of_the_clients_trace(
+    traced: Served, collector: Collector, jpeg: bytes
+) -> None:
+    trace, parent = "1af7651916cd43dd8448eb211c80319c", "a7ad6b7169203331"
+    carried = {"traceparent": f"00-{trace}-{parent}-01", "x-request-id": "traced-grpc"}
+    image = InferInput("image", [1], "BYTES")
+    image.set_data_from_numpy(np.array([jpeg], object))
+    with InferenceServerClient(traced.grpc) as client:
+        client.infer("digits", [image], headers=carried)
+        with pytest.raises(InferenceServerException):
+            client.infer("unknown", [image], headers={**carried, "x-request-id": "traced-grpc-unknown"})
+    root, *stages = collector.trace("traced-grpc")
+    assert (root.trace_id.hex(), root.parent_span_id.hex()) == (trace, parent)
+    assert root.name == "inference.GRPCInferenceService/ModelInfer"
+    told = attributes(root)
+    assert (told["rpc.system"], told["rpc.method"], told["rpc.grpc.status_code"]) == ("grpc", "ModelInfer", 0)
+    assert [one.name for one in stages] == ["queue", "decode", "prepare", "infer", "postprocess"]
+    refused = collector.trace("traced-grpc-unknown")
+    assert len(refused) == 1
+    assert attributes(refused[0])["rpc.grpc.status_code"] == 5
+    assert attributes(refused[0])["error.type"]
+    assert refused[0].status.code == 0, "it is not the server's fault"
+
+
+def test_each_frame_of_a_stream_is_a_span_of_the_trace_that_the_handshake_named(
+    traced: Served, collector: Collector, jpeg: bytes
+) -> None:
+    trace, parent = "2af7651916cd43dd8448eb211c80319c", "c7ad6b7169203331"
+    headers = {"traceparent": f"00-{trace}-{parent}-01", "x-request-id": "traced-stream"}
+    with open_stream(traced, additional_headers=headers) as stream:
+        answers = [ask(stream, frame) for frame in (jpeg, b"no image")]
+    assert "error" in answers[1]
+    collector.trace("traced-stream")
+    end = time.monotonic() + 60
+    while len(roots := [one for one in collector.spans() if one.trace_id.hex() == trace and one.kind == 2]) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert [attributes(one)["shipsight.frame"] for one in roots] == [0, 1]
+    assert {one.parent_span_id.hex() for one in roots} == {parent}
+    assert [attributes(one).get("error.type") for one in roots] == [None, answers[1]["error"]["code"]]
+    stages = [one.name for one in collector.spans() if one.parent_span_id == roots[0].span_id]
+    assert stages == ["queue", "decode", "prepare", "infer", "postprocess"]
+    told = httpx.get(f"{traced.url}/metrics", timeout=30).text
+    assert 'shipsight_stream_frames_total{model="digits",result="answered"} 1.0' in told
+    assert 'shipsight_stream_frames_total{model="digits",result="failed"} 1.0' in told
 
 
 def test_spans_hold_nothing_of_an_image_or_a_path(traced: Served, collector: Collector, jpeg: bytes) -> None:

@@ -21,6 +21,7 @@ from shipsight.cli.serve_access import open_id_settings, read_access
 from shipsight.cli.serve_audit import given_options, read_audit, tell_audit
 from shipsight.cli.serve_told import ServeTold
 from shipsight.errors import MissingDependencyError
+from shipsight.spawning import ServingProcess
 
 if TYPE_CHECKING:
     from shipsight.serve import ServeOptions, ServiceManager, TlsSettings, VertexRoutes
@@ -189,6 +190,9 @@ def serve_command(
 ) -> None:
     """Answer requests with bundles, each ready only once its golden set was replayed here."""
     _check_packages(with_grpc=grpc_port is not None)
+    # It imports for half a second, beside what is read and checked here.
+    first = ServingProcess()
+    context.call_on_close(first.dismiss)
     from shipsight.access.quotas import QuotaSettings
     from shipsight.serve import (
         Limits,
@@ -287,7 +291,7 @@ def serve_command(
         steps=StepSettings(tuple(map(parse_steps, steps or ())), workers=step_workers, timeout_s=step_seconds),
     )
     told = given_options(context, options)
-    _serve(replace(options, audit=replace(options.audit, configuration=told)), state, as_json=as_json)
+    _serve(replace(options, audit=replace(options.audit, configuration=told)), state, first, as_json=as_json)
 
 
 def _check_packages(*, with_grpc: bool) -> None:
@@ -310,7 +314,7 @@ def _check_packages(*, with_grpc: bool) -> None:
             )
 
 
-def _serve(options: ServeOptions, state: Path | None, *, as_json: bool) -> None:
+def _serve(options: ServeOptions, state: Path | None, first: ServingProcess, *, as_json: bool) -> None:
     """Serves until told to leave."""
     from shipsight.serve import Supervisor, allow_descriptors, bind_listener, bind_unix_listener, reserve_port
     from shipsight.serve.access_opening import first_look, origin_of
@@ -326,18 +330,23 @@ def _serve(options: ServeOptions, state: Path | None, *, as_json: bool) -> None:
     options, pin = _with_identity(options)
     tell_audit(options.audit)
     with LateAudit(options.audit) as events:
-        first = first_look(options, origin_of(options, listener), events=events)
+        look = first_look(options, origin_of(options, listener), events=events)
     grpc_address = None
     if options.grpc_port is not None:
         # Open as long as this process: the number stays, whatever becomes of the serving process.
         kept = reserve_port(options.host, options.grpc_port)
         options = replace(options, grpc_port=kept.getsockname()[1])
         grpc_address = _address(kept.getsockname(), name, scheme="grpc")
-    told = ServeTold(options, address=address, grpc=grpc_address, pin=pin, first=first, as_json=as_json)
+    told = ServeTold(options, address=address, grpc=grpc_address, pin=pin, first=look, as_json=as_json)
     with _state_folder(state, options.port) as folder:
         options = replace(options, rollout=replace(options.rollout, state_dir=folder))
         failed = Supervisor(
-            options, listener, on_ready=told.ready, on_death=told.restarts, manager=_service_manager()
+            options,
+            listener,
+            on_ready=told.ready,
+            on_death=told.restarts,
+            manager=_service_manager(),
+            first=first,
         ).run()
     if failed is not None:
         told.failed(failed["error"])

@@ -204,6 +204,9 @@ def check_preparation(variant: Variant, card: Card, golden: GoldenFiles, *, kind
     for key in _keys(golden, variant, kind):
         tensor = golden.tensor(key, variant.size_hw)
         prepared, geometries[key] = prepare(golden.image(key), contract)
+        if np.array_equal(prepared, tensor):  # as nearly always, and ten times as fast
+            total += tensor.size
+            continue
         gap = np.abs(prepared.astype(np.int16) - tensor.astype(np.int16))
         levels, off, total = max(levels, int(gap.max())), off + int(np.count_nonzero(gap)), total + gap.size
         if levels > golden.most_levels:

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from shipsight.access.quotas import Quotas
 from shipsight.serve.audit_metrics import AuditMetrics, Overdue
+from shipsight.serve.engine_metrics import EngineMetrics
 from shipsight.serve.gate import Gate
 from shipsight.serve.image_work import Observer
 from shipsight.serve.models import Models, ModelState
@@ -45,8 +46,20 @@ class Metrics(Observer):
             buckets=_BUCKETS_S,
             registry=self.registry,
         )
+        self._errors = Counter(
+            "shipsight_errors",
+            "Requests that were answered with an error, by its code.",
+            ["route", "code"],
+            registry=self.registry,
+        )
         self._requests = Counter(
             "shipsight_requests", "Requests by route and status.", ["route", "status"], registry=self.registry
+        )
+        self._frames = Counter(
+            "shipsight_stream_frames",
+            "Frames of streams by what became of them: answered, dropped for a newer one, failed.",
+            ["model", "result"],
+            registry=self.registry,
         )
 
     def image_done(self, model: str, version: str, variant: str, stages_ms: Mapping[str, float]) -> None:
@@ -55,13 +68,20 @@ class Metrics(Observer):
         for stage, ms in stages_ms.items():
             self._stages.labels(model, version, variant, stage).observe(ms / 1e3)
 
-    def request_done(self, route: str, status: int | str) -> None:
-        """Counts a request: HTTP's status is a number, gRPC's a name."""
+    def request_done(self, route: str, status: int | str, error: str | None = None) -> None:
+        """Counts a request: HTTP's status is a number, gRPC's a name; `error` is the code of the error that it was answered with."""
         self._requests.labels(route, str(status)).inc()
+        if error is not None:
+            self._errors.labels(route, error).inc()
+
+    def frame_done(self, model: str, result: str) -> None:
+        """Counts a frame of a stream: `answered`, `dropped` or `failed`."""
+        self._frames.labels(model, result).inc()
 
     def watch(self, models: Models, scheduler: Scheduler, rollouts: RolloutControl) -> None:
-        """Adds readiness, queues and rollouts, read when they are asked for."""
+        """Adds readiness, queues, engines and rollouts, read when they are asked for."""
         self.registry.register(_Gauges(models, scheduler))
+        self.registry.register(EngineMetrics(models))
         self.registry.register(RolloutMetrics(models, rollouts))
 
     def watch_quotas(self, quotas: Quotas) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The serving process: takes a listening socket from its supervisor, loads the bundles, answers until told to leave.
 
-Run as `python -m shipsight.serve.process SOCKET_FD REPORT_FD`, the options on standard input. On the report pipe it says
-that it is ready or why it cannot serve, and that it is alive (`signs`). Not for direct use.
+Run as `python -m shipsight.serve.process CHANNEL_FD REPORT_FD`; what to serve comes over the channel (`spawning`). On the
+report pipe it says that it is ready or why it cannot serve, and that it is alive (`signs`). Not for direct use.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from shipsight.serve.access_opening import open_gate
 from shipsight.serve.audit_opening import AuditedEvents, opened_audit, starts_with
 from shipsight.serve.auditing import open_audited
 from shipsight.serve.configuration import told_options
+from shipsight.serve.descriptors import allow_descriptors
 from shipsight.serve.gate import Gate
 from shipsight.serve.isolation import end_with_parent
 from shipsight.serve.logs import configure_logs
@@ -54,6 +55,7 @@ from shipsight.serve.steps import StepTable
 from shipsight.serve.suspicion import Suspicion
 from shipsight.serve.tls import Reloaded, grpc_credentials, make_context
 from shipsight.serve.traces import Traces
+from shipsight.spawning import receive
 
 if TYPE_CHECKING:
     import uvicorn
@@ -129,7 +131,7 @@ def _serve(
     stopping.watch(server)
     try:
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-            runner.run(_answer(options, server, listener, report, protocol, metrics, ports, sealing))
+            runner.run(_answer(options, server, listener, report, protocol, metrics, ports, sealing, traces))
     finally:
         ports.cancel()
     loader.join()
@@ -268,6 +270,7 @@ async def _answer(
     metrics: Metrics,
     ports: Future[None],
     sealing: Sealing,
+    traces: Traces | None,
 ) -> None:
     """Serves, and gives signs of life from the event loop itself, also while it drains.
 
@@ -280,6 +283,7 @@ async def _answer(
         metrics: counts.
         ports: done once all are open; or why one cannot be.
         sealing: of the server.
+        traces: where spans go, None for nowhere.
     """
 
     async def live() -> None:
@@ -297,7 +301,7 @@ async def _answer(
     living, sealing_watch = asyncio.create_task(live()), asyncio.create_task(sealing.keys.watch())
     try:
         if options.grpc_port:
-            await _serve_both(options, server, listener, protocol, metrics, ports)
+            await _serve_both(options, server, listener, protocol, metrics, ports, traces)
         else:
             ports.set_result(None)
             await server.serve(sockets=[listener])
@@ -316,6 +320,7 @@ async def _serve_both(
     protocol: OpenInference,
     metrics: Metrics,
     ports: Future[None],
+    traces: Traces | None,
 ) -> None:
     # Nobody who does without gRPC pays for its import.
     from shipsight.serve.grpc import GrpcServer
@@ -330,6 +335,7 @@ async def _serve_both(
             revocations=None if options.tls is None or options.tls.client_ca is None else Revocations(options.tls),
             logs_requests=options.logs.requests,
             proxy=options.access.proxy_rules(),
+            traces=traces,
         )
         await grpc_server.start()
     except ShipsightError as error:
@@ -345,8 +351,12 @@ async def _serve_both(
 def main(arguments: list[str]) -> int:
     """Serves as the arguments and standard input say."""
     end_with_parent(signal.SIGTERM)
-    listener = socket.socket(fileno=int(arguments[0]))
-    options = ServeOptions.from_json(sys.stdin.read())
+    given = receive(socket.socket(fileno=int(arguments[0])))
+    if given is None:
+        return 0
+    listener, told = given
+    options = ServeOptions.from_json(told)
+    allow_descriptors(options.limits.connections)
     configure_logs(options.logs, sys.stderr)
     report = Reporter(int(arguments[1]))
     try:

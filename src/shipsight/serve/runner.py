@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from shipsight.engines import EngineOptions, EngineSession, get_engine
+from shipsight.engines import EngineOptions, EngineSession, PrecisionReport, get_engine
 from shipsight.model import Card, Variant
 from shipsight.model.bundle import Bundle
 from shipsight.proof.environment import cpu_class, runtime_key
@@ -80,6 +80,11 @@ class Runner:
         """
         return (self.alone if is_alone else self.together).infer(tensor)
 
+    @cached_property
+    def precision(self) -> PrecisionReport:
+        """What the variant truly computes in here: asked of the runtime once, which may open the graph once more."""
+        return self.together.precision()
+
     def close(self) -> None:
         """Gives back what the engines hold."""
         self.alone.close()
@@ -124,16 +129,22 @@ def open_runner(
     notes = _notes(bundle, variant, settings)
     known = settings.streams or _recall(notes)
     # Preparing the golden images takes as long as opening the engine.
-    with ThreadPoolExecutor(1, thread_name_prefix="shipsight-prepare") as pool:
+    with ThreadPoolExecutor(2, thread_name_prefix="shipsight-prepare") as pool:
         preparing = pool.submit(check_preparation, variant, bundle.card, golden)
-        alone = open_form(1)
+        opening = pool.submit(open_form, known) if known is not None and known > 1 else None
+        try:
+            alone = open_form(1)
+        except BaseException:
+            if opening is not None and opening.exception() is None:
+                opening.result().close()
+            raise
     together, count = alone, 1
     try:
         if known is None:
             together, count = _measure_forms(open_form, alone, bundle.card, variant)
             _remember(notes, count)
-        elif known > 1:
-            together, count = open_form(known), known
+        elif opening is not None:
+            together, count = opening.result(), known
         prepared = preparing.result()
         report = replay(together, variant, bundle.card, golden, prepared=prepared, workers=count)
         if together is not alone:

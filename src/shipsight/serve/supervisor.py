@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from shipsight.serve.logs import fields
 from shipsight.serve.options import ServeOptions
 from shipsight.serve.signs import SIGN_S, Reports
 from shipsight.serve.systemd import ServiceManager
+from shipsight.spawning import ServingProcess
 
 __all__ = ["Supervisor", "bind_listener", "bind_unix_listener", "reserve_port"]
 
@@ -61,7 +61,6 @@ def bind_listener(host: str, port: int, *, option: str = "--port") -> socket.soc
         raise UsageError(
             "this port cannot be opened", where=f"{host}:{port}", got=error.strerror, hint=f"Give another {option}."
         ) from error
-    listener.set_inheritable(True)
     return listener
 
 
@@ -92,7 +91,6 @@ def bind_unix_listener(path: Path) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise UsageError("something is there already", where=f"--uds {path}", hint="Give another path.") from error
         raise EnvironmentLackError("this socket cannot be made", where=f"--uds {path}", got=error) from error
-    listener.set_inheritable(True)
     return listener
 
 
@@ -139,6 +137,7 @@ class Supervisor:
         on_ready: told, each time a serving process is ready, what it serves.
         on_death: told the exit status of a serving process that died, and the pause before the next.
         manager: of services, told how the server is.
+        first: serving process that was started already; None starts one.
     """
 
     def __init__(
@@ -149,13 +148,15 @@ class Supervisor:
         on_ready: Callable[[list[dict[str, Any]]], None],
         on_death: Callable[[int, float], None],
         manager: ServiceManager | None = None,
+        first: ServingProcess | None = None,
     ) -> None:
         self._options = options
         self._listener = listener
         self._on_ready = on_ready
         self._on_death = on_death
         self._manager = manager or ServiceManager(None)
-        self._child: subprocess.Popen[str] | None = None
+        self._first = first
+        self._child: subprocess.Popen[bytes] | None = None
         self._reports: Reports | None = None
         self._leave_by_s: float | None = None
         self._is_ready = False
@@ -202,32 +203,11 @@ class Supervisor:
             time.sleep(pause_s)
 
     def _start(self) -> dict[str, Any] | None:
-        """Starts a serving process and waits for its report; None where it died without one."""
-        reading, writing = os.pipe()
-        os.set_inheritable(writing, True)
-        command = [
-            sys.executable,
-            "-m",
-            "shipsight.serve.process",
-            str(self._listener.fileno()),
-            str(writing),
-        ]
-        # Its own process group: a terminal's Ctrl-C reaches the supervisor alone, which then lets the child drain.
-        self._child = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            text=True,
-            pass_fds=(self._listener.fileno(), writing),
-            process_group=0,
-        )
-        os.close(writing)
-        assert self._child.stdin is not None
-        try:
-            self._child.stdin.write(self._options.to_json())
-            self._child.stdin.close()
-        except BrokenPipeError:
-            pass  # it died: told below by the missing report
-        self._reports = Reports(reading)
+        """Lets a serving process begin and waits for its report; None where it died without one."""
+        serving, self._first = self._first or ServingProcess(), None
+        self._child = serving.process
+        serving.hand(self._listener, self._options.to_json())
+        self._reports = Reports(serving.reports)
         self._was_alive = False
         return self._next()
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Traces: a span for each request and one for each stage of each image, sent by OTLP over HTTP to whom the operator names.
+"""Traces: a span for each request, call of gRPC and frame of a stream, and one for each stage of each image.
+
+They are sent by OTLP over HTTP to whom the operator names.
 
 Nothing is imported and nothing is sent where nobody is named. A client's `traceparent` (W3C Trace Context) is carried
 on. Spans hold names, sizes and times; no image, tensor, prediction, path or header. They are made when a request is
@@ -9,6 +11,7 @@ answered, from times that were taken anyway, and are sent by a thread of OpenTel
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -17,7 +20,10 @@ from shipsight import __version__
 from shipsight.errors import MissingDependencyError, UsageError
 from shipsight.serve.request_notes import RequestNote
 
-__all__ = ["TraceSettings", "Traces", "check_traces"]
+__all__ = ["CARRIED", "TraceSettings", "Traces", "check_traces"]
+
+CARRIED = ("traceparent", "tracestate")
+"""Headers by which a client makes a request part of its own trace (W3C Trace Context)."""
 
 _LAST_WORDS_S = 3.0
 
@@ -88,38 +94,33 @@ class Traces:
         self._carried = TraceContextTextMapPropagator()
         self._api = trace
 
-    def request_done(
+    def ended(
         self,
         note: RequestNote,
         *,
-        method: str,
-        route: str,
-        status: int | None,
+        name: str,
+        attributes: Mapping[str, str | int | None],
+        is_failed: bool,
         carrier: Mapping[str, str],
         begin_s: float,
-        end_s: float,
-        epoch_ns: int,
     ) -> None:
-        """Makes the spans of a request.
+        """Makes the spans of a request, a call or a frame that ends now.
 
         Args:
-            note: of the request.
-            method: of HTTP.
-            route: that was found.
-            status: that it was answered with, None where the client had left.
+            note: of it.
+            name: of its span: method and route.
+            attributes: of its protocol; None leaves one out.
+            is_failed: whether that is the server's fault.
             carrier: `traceparent` and `tracestate` as they came.
             begin_s: monotonic seconds.
-            end_s: monotonic seconds.
-            epoch_ns: what is to be added to monotonic nanoseconds for nanoseconds since 1970.
         """
+        end_ns, since_1970 = time.monotonic_ns(), time.time_ns() - time.monotonic_ns()
 
         def at(seconds: float) -> int:
-            return int(seconds * 1e9) + epoch_ns
+            return int(seconds * 1e9) + since_1970
 
-        attributes = {
-            "http.request.method": method,
-            "http.route": route,
-            "http.response.status_code": status,
+        told = {
+            **attributes,
             "error.type": note.error,
             "shipsight.request_id": note.id,
             "shipsight.model": note.model,
@@ -127,21 +128,21 @@ class Traces:
             "shipsight.variant": note.variant,
         }
         span = self._tracer.start_span(
-            f"{method} {route}",
+            name,
             context=self._carried.extract(carrier),
             kind=self._api.SpanKind.SERVER,
-            attributes={name: value for name, value in attributes.items() if value is not None},
+            attributes={key: value for key, value in told.items() if value is not None},
             start_time=at(begin_s),
         )
-        if status is not None and status >= 500:
+        if is_failed:
             span.set_status(self._api.StatusCode.ERROR)
         inside = self._api.set_span_in_context(span)
-        for image, name, begin, end in note.stages:
-            stage = self._tracer.start_span(
-                name, context=inside, attributes={"shipsight.image": image}, start_time=at(begin)
+        for image, stage, begin, end in note.stages:
+            inner = self._tracer.start_span(
+                stage, context=inside, attributes={"shipsight.image": image}, start_time=at(begin)
             )
-            stage.end(at(end))
-        span.end(at(end_s))
+            inner.end(at(end))
+        span.end(end_ns + since_1970)
 
     def close(self) -> None:
         """Sends what waits, for a few seconds at most: a collector that does not answer holds nobody up."""

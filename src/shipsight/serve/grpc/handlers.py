@@ -42,6 +42,7 @@ from shipsight.serve.proxy_rules import ProxyRules
 from shipsight.serve.request_notes import RequestNote, begin_note, end_note, note_body, request_id
 from shipsight.serve.revocation import Revocations
 from shipsight.serve.routing import KEY_HEADER, check_key
+from shipsight.serve.traces import CARRIED, Traces
 
 __all__ = ["Answer", "Answers", "Asking", "Binding", "Context", "Method", "routing_key"]
 
@@ -55,6 +56,16 @@ Answer = Callable[[Asking, Message, Context], Awaitable[Message]]
 Answers = Callable[[Asking, AsyncGenerator[Message, None], Context], AsyncGenerator[Message, None]]
 """Answers a stream of requests with a stream of messages; after the last it ends."""
 _LOOK_S = 1.0  # between looks at what a client may do that sends nothing
+_SERVERS_FAULT = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)  # as OpenTelemetry's conventions for RPC count them
 _MOST_NOBODYS = 64  # calls at once without a credential: they take no room from those who show one
 
 
@@ -81,6 +92,7 @@ class Binding:
         proxy: how the operator's own is known, None where there is none.
         revocations: of clients' certificates, None where none are asked for.
         logs_requests: whether each is told in the log.
+        traces: where spans go, None for nowhere.
     """
 
     def __init__(
@@ -92,13 +104,14 @@ class Binding:
         proxy: ProxyRules | None,
         revocations: Revocations | None,
         logs_requests: bool,
+        traces: Traces | None = None,
     ) -> None:
         self._gate = gate
         self._proxy = proxy or ProxyRules()
         self._revocations = revocations
         self._limits = limits
         self._metrics = metrics
-        self._logs_requests = logs_requests
+        self._logs_requests, self._traces = logs_requests, traces
         self._leaving = asyncio.Event()
         self._held_bytes = 0
         self._nobodys = 0
@@ -176,7 +189,8 @@ class Binding:
         return Asking(context, self._gate, bound.needs, route=route, proxy=proxy, revocations=revocations)
 
     def _edge(self, context: Context, route: str, asking: Asking) -> _Edge:
-        return _Edge(context, route, self._metrics, self._gate, asking, is_told=self._logs_requests)
+        is_told, traces = self._logs_requests, self._traces
+        return _Edge(context, route, self._metrics, self._gate, asking, is_told=is_told, traces=traces)
 
     @contextmanager
     def _counted(self, asking: Asking) -> Iterator[None]:
@@ -267,9 +281,18 @@ class _Edge:
     """The edge of a call: its errors become statuses, its end is counted and told."""
 
     def __init__(
-        self, context: Context, route: str, metrics: Metrics, gate: Gate, asking: Asking, *, is_told: bool
+        self,
+        context: Context,
+        route: str,
+        metrics: Metrics,
+        gate: Gate,
+        asking: Asking,
+        *,
+        is_told: bool,
+        traces: Traces | None,
     ) -> None:
         self._context, self._route, self._metrics, self._is_told = context, route, metrics, is_told
+        self._traces = traces
         self._gate, self._asking = gate, asking
         self._note = RequestNote(request_id(_given(context, "x-request-id")))
         self._begin_s = time.monotonic()
@@ -295,12 +318,32 @@ class _Edge:
             known = conceal(known, self._asking.principal)
         code = grpc.StatusCode.OK if error is None else grpc.StatusCode.CANCELLED
         code = code if known is None else status_of(known)
-        self._metrics.request_done(self._route, code.name)
+        self._metrics.request_done(self._route, code.name, None if known is None else known.code)
         end_note()
         if self._is_told:
             self._tell(code, known)
+        if self._traces is not None:
+            self._trace(self._traces, code, known)
         if known is not None:
             await self._context.abort(code, text_of(known), trailing_metadata=details_of(known))
+
+    def _trace(self, traces: Traces, code: grpc.StatusCode, error: ShipsightError | None) -> None:
+        self._note.error = None if error is None else error.code
+        service, method = self._route.removeprefix("/").rsplit("/", maxsplit=1)
+        given = {name: _given(self._context, name) for name in CARRIED}
+        traces.ended(
+            self._note,
+            name=f"{service}/{method}",
+            attributes={
+                "rpc.system": "grpc",
+                "rpc.service": service,
+                "rpc.method": method,
+                "rpc.grpc.status_code": code.value[0],
+            },
+            is_failed=code in _SERVERS_FAULT,
+            carrier={name: value for name, value in given.items() if isinstance(value, str)},
+            begin_s=self._begin_s,
+        )
 
     def _tell(self, code: grpc.StatusCode, error: ShipsightError | None) -> None:
         note = self._note

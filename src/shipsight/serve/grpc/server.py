@@ -18,6 +18,7 @@ from shipsight.serve.metrics import Metrics
 from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.proxy_rules import ProxyRules
 from shipsight.serve.revocation import Revocations
+from shipsight.serve.traces import Traces
 
 __all__ = ["GrpcServer"]
 
@@ -40,6 +41,7 @@ class GrpcServer:
         revocations: of clients' certificates, which gRPC itself does not heed; None where none are asked for.
         logs_requests: whether each call is told in the log.
         proxy: how the operator's own is known, None where there is none.
+        traces: where spans go, None for nowhere.
     """
 
     def __init__(
@@ -53,8 +55,9 @@ class GrpcServer:
         revocations: Revocations | None = None,
         logs_requests: bool = True,
         proxy: ProxyRules | None = None,
+        traces: Traces | None = None,
     ) -> None:
-        self._proxy, self._revocations = proxy, revocations
+        self._proxy, self._revocations, self._traces = proxy, revocations, traces
         self._protocol = protocol
         self._metrics = metrics
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -78,6 +81,7 @@ class GrpcServer:
             proxy=self._proxy,
             revocations=self._revocations,
             logs_requests=self._logs_requests,
+            traces=self._traces,
         )
         self._server = grpc.aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.connections)
         self._server.add_generic_rpc_handlers(

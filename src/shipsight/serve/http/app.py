@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -151,7 +153,9 @@ def _health_routes(service: PredictionService, metrics: Metrics) -> list[Route]:
         return json_answer(told, 200 if is_ready else 503)
 
     async def measured(request: Request) -> Response:
-        return Response(metrics.render(), media_type="text/plain; version=0.0.4")
+        # Not on the event loop: an engine that is asked for the first time takes a while.
+        told = await asyncio.to_thread(metrics.render)
+        return Response(told, media_type="text/plain; version=0.0.4")
 
     return [
         DescribedRoute("/healthz", live, method="GET", described=_LIVE, needs=HEALTH),
@@ -199,5 +203,5 @@ class _Counted:
             route = scope.get("route")
             # Outside, every sealed answer is a 200.
             note = current_note()
-            inside = None if note is None else note.sealed_status
-            self._metrics.request_done(getattr(route, "path", "unknown"), inside or status)
+            inside, error = (None, None) if note is None else (note.sealed_status, note.error)
+            self._metrics.request_done(getattr(route, "path", "unknown"), inside or status, error)

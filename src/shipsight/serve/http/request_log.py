@@ -10,11 +10,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shipsight.serve.logs import fields
 from shipsight.serve.request_notes import RequestNote, begin_note, end_note, request_id
-from shipsight.serve.traces import Traces
+from shipsight.serve.traces import CARRIED, Traces
 
 __all__ = ["RequestLog"]
 
-_CARRIED = (b"traceparent", b"tracestate")
+_CARRIED = tuple(name.encode("ascii") for name in CARRIED)
 _log = logging.getLogger("shipsight.serve.requests")
 
 
@@ -66,24 +66,23 @@ class RequestLog:
             if self._is_told:
                 _tell(note, scope, status, (end_s - begin_s) * 1e3, size_in, size_out)
             if self._traces is not None:
-                self._traces.request_done(
-                    note,
-                    method=scope["method"],
-                    route=_route(scope),
-                    status=status,
-                    carrier={
-                        name.decode("ascii"): value.decode("latin-1")
-                        for name, value in scope["headers"]
-                        if name in _CARRIED
-                    },
-                    begin_s=begin_s,
-                    end_s=end_s,
-                    epoch_ns=time.time_ns() - time.monotonic_ns(),
-                )
+                _trace(self._traces, note, scope, status, begin_s)
 
 
 def _route(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", "unknown"))
+
+
+def _trace(traces: Traces, note: RequestNote, scope: Scope, status: int | None, begin_s: float) -> None:
+    method, route = scope["method"], _route(scope)
+    traces.ended(
+        note,
+        name=f"{method} {route}",
+        attributes={"http.request.method": method, "http.route": route, "http.response.status_code": status},
+        is_failed=status is not None and status >= 500,
+        carrier={name.decode("ascii"): value.decode("latin-1") for name, value in scope["headers"] if name in _CARRIED},
+        begin_s=begin_s,
+    )
 
 
 def _tell(note: RequestNote, scope: Scope, status: int | None, ms: float, size_in: int, size_out: int) -> None:

@@ -112,7 +112,7 @@ def make_server(
         sealing: opens sealed requests; None where none are taken.
     """
     limits = options.limits
-    streams = Streams(service, limits)
+    streams = Streams(service, limits, metrics, traces)
     app = build_app(
         service,
         metrics,

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,10 +48,12 @@ from shipsight.serve.http.native import check_options, options_of, query_setting
 from shipsight.serve.http.principals import principal_of
 from shipsight.serve.http.routing import read_key
 from shipsight.serve.limits import Limits
+from shipsight.serve.metrics import Metrics
 from shipsight.serve.needs import Needs
 from shipsight.serve.questions import EncodedImage, Question, Target
-from shipsight.serve.request_notes import note_body
+from shipsight.serve.request_notes import RequestNote, begin_note, end_note, note_body, request_id
 from shipsight.serve.service import PredictionService
+from shipsight.serve.traces import CARRIED, Traces
 from shipsight.vision import TRACK_CONF, Tracker
 from shipsight.vision.tiling import check_task as check_tiling
 
@@ -79,11 +82,16 @@ class Streams:
     Args:
         service: answers.
         limits: how many there may be, how long one may be silent.
+        metrics: counts frames.
+        traces: where spans of frames go, None for nowhere.
     """
 
-    def __init__(self, service: PredictionService, limits: Limits) -> None:
+    def __init__(
+        self, service: PredictionService, limits: Limits, metrics: Metrics, traces: Traces | None = None
+    ) -> None:
         self.service = service
         self.limits = limits
+        self.metrics, self.traces = metrics, traces
         self.leaving = asyncio.Event()
         self._open: dict[asyncio.Task[None], str | None] = {}  # whose each is
 
@@ -163,6 +171,10 @@ class _Session:
         self._arrived = asyncio.Event()
         self._dropped = 0
         self._is_ending = False
+        headers = socket.headers
+        self._route = str(getattr(socket.scope.get("route"), "path", "unknown"))
+        self._request = request_id(headers.get("x-request-id"))
+        self._carrier = {name: headers[name] for name in CARRIED if name in headers}
 
     async def run(self) -> _End | None:
         """Answers frames until somebody ends it; returns why, None where the client left."""
@@ -220,6 +232,7 @@ class _Session:
                 return _End(_NO_TEXT, "frames are binary messages")
             if self._waiting is not None:
                 self._dropped += 1
+                self._count("dropped")
             self._waiting = (index, data)
             self._arrived.set()
             index += 1
@@ -235,14 +248,18 @@ class _Session:
             if not await self._may_still():
                 return _NOT_ALLOWED
             try:
-                text = await self._answer(index, data)
+                with self._traced(index):
+                    text = await self._answer(index, data)
+                self._count("answered")
                 failures = 0
             except ShipsightError as error:
+                self._count("failed")
                 text = self._tell(index, {"error": shown(conceal(error, self._principal))})
                 # That the server is busy is not the client's fault.
                 failures += 0 if isinstance(error, ServiceError) else 1
             except Exception:  # noqa: BLE001 - the edge of a request: a bug of ours, told in the log
                 _log.exception("a frame of a stream failed")
+                self._count("failed")
                 bug = InternalError("the server failed on this frame")
                 await self._send(self._tell(index, {"error": shown(bug)}))
                 return _End(_BUG, bug.what)
@@ -250,6 +267,37 @@ class _Session:
                 return _End(_REFUSED, "answers are not read")
             if failures >= _MOST_FAILURES:
                 return _End(_REFUSED, f"{failures} frames in a row could not be used")
+
+    def _count(self, result: str) -> None:
+        self._streams.metrics.frame_done(self._question.target.model, result)
+
+    @contextlib.contextmanager
+    def _traced(self, index: int) -> Iterator[None]:
+        """Makes a span of a frame, in the trace that the handshake named."""
+        traces = self._streams.traces
+        if traces is None:
+            yield
+            return
+        note, begin_s, is_failed = RequestNote(self._request, self._principal), time.monotonic(), False
+        begin_note(note)
+        try:
+            yield
+        except ShipsightError as error:
+            note.error, is_failed = error.code, isinstance(error, ServiceError | InternalError)
+            raise
+        except Exception:
+            note.error, is_failed = InternalError.code, True
+            raise
+        finally:
+            end_note()
+            traces.ended(
+                note,
+                name=f"frame {self._route}",
+                attributes={"http.route": self._route, "shipsight.frame": index},
+                is_failed=is_failed,
+                carrier=self._carrier,
+                begin_s=begin_s,
+            )
 
     async def _answer(self, index: int, data: bytes) -> str:
         note_body(data, is_next=True)
