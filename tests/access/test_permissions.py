@@ -236,10 +236,11 @@ def test_right_that_is_missing_is_told_before_a_proof_is_asked_for() -> None:
 
 
 def test_sensitive_acts_are_those_that_cannot_be_taken_back() -> None:
-    """ASVS 7.5.3: promotion and what comes near it, export, release of keys, change of access."""
+    """ASVS 7.5.3: promotion and what comes near it, erasure, export, release of keys, change of access."""
     assert {action for action in Action if action.is_sensitive} == {
         Action.ROLLOUT_SHARE,
         Action.ROLLOUT_PROMOTE,
+        Action.RECORDINGS_CHANGE,
         Action.DATA_EXPORT,
         Action.KEYS_RELEASE,
         Action.ACCESS_CHANGE,

@@ -85,6 +85,8 @@ class EventKind(StrEnum):
     BUNDLE_READ = "bundle-read"
     DATA_READ = "data-read"
     EXPORTED = "exported"
+    RECORDINGS_ERASED = "recordings-erased"
+    RECORDINGS_CHANGED = "recordings-changed"
     KEY_RELEASED = "key-released"
     PREDICTED = "predicted"
     AUDIT_STARTED = "audit-started"

@@ -47,6 +47,7 @@ class Action(StrEnum):
     ROLLOUT_PROMOTE = "rollout.promote"
     GOLDEN_READ = "golden.read"
     RECORDINGS_READ = "recordings.read"
+    RECORDINGS_CHANGE = "recordings.change"
     LABELS_READ = "labels.read"
     DATA_EXPORT = "data.export"
     KEYS_RELEASE = "keys.release"
@@ -73,13 +74,21 @@ class Action(StrEnum):
 
 
 _GLOBAL = frozenset(
-    {Action.METRICS_READ, Action.ACCESS_READ, Action.ACCESS_CHANGE, Action.AUDIT_READ, Action.AUDIT_REVIEW}
+    {
+        Action.RECORDINGS_CHANGE,
+        Action.METRICS_READ,
+        Action.ACCESS_READ,
+        Action.ACCESS_CHANGE,
+        Action.AUDIT_READ,
+        Action.AUDIT_REVIEW,
+    }
 )
 _CHANGING = frozenset(
     {
         Action.MODELS_LOAD,
         Action.ROLLOUT_SHARE,
         Action.ROLLOUT_PROMOTE,
+        Action.RECORDINGS_CHANGE,
         Action.DATA_EXPORT,
         Action.KEYS_RELEASE,
         Action.ACCESS_CHANGE,
@@ -89,6 +98,7 @@ _SENSITIVE = frozenset(
     {
         Action.ROLLOUT_SHARE,
         Action.ROLLOUT_PROMOTE,
+        Action.RECORDINGS_CHANGE,
         Action.DATA_EXPORT,
         Action.KEYS_RELEASE,
         Action.ACCESS_CHANGE,
@@ -182,7 +192,7 @@ ROLES: Mapping[str, Role] = {
         Role("admin", _SEE | {Action.METRICS_READ, Action.ACCESS_READ, Action.ACCESS_CHANGE}),
     )
 }
-"""Roles that there always are, by name. Exporting data, releasing keys and reading labels are in none: give them in a role of your own."""
+"""Roles that there always are, by name. Exporting data, releasing keys, reading labels and erasing recordings are in none: give them in a role of your own."""
 
 
 @dataclass(frozen=True)

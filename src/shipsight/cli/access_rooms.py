@@ -39,6 +39,7 @@ __all__ = [
     "moment",
     "open_rooms",
     "parse_grants",
+    "recorded_events",
     "secrets_key_path",
     "who",
 ]
@@ -116,6 +117,33 @@ def open_rooms(database: str | None, *, changes: bool) -> Iterator[Rooms]:
         from shipsight.access.keys import Keys
         from shipsight.access.sessions import Sessions
         from shipsight.access.store import open_database
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"package {error.name} is not installed", hint="Run: pip install 'shipsight[serve]'"
+        ) from error
+    with (
+        recorded_events(url) as events,
+        closing(open_database(url, migrate=changes)) as opened,
+    ):
+        directory = Directory(opened, events, _now)
+        keys, certificates = Keys(opened, events, _now), ClientCertificates(opened, events, _now)
+        # None is begun here, and which of them were not used for too long is the server's to say.
+        lives: dict[str, float] = dict.fromkeys(("idle_s", "absolute_s", "fresh_s"), _LONGEST_S)
+        sessions = Sessions(opened, directory, events, _now, **lives)
+        yield Rooms(opened, url, who(), events, _now, directory, keys, certificates, sessions)
+
+
+@contextmanager
+def recorded_events(database: str) -> Iterator[EventSink]:
+    """Gives what records the events of a command in the audit log of an identities' database, and tells them on standard error.
+
+    Args:
+        database: path of SQLite's file, or a URL; it is not opened.
+
+    Raises:
+        MissingDependencyError: a package is missing.
+    """
+    try:
         from shipsight.serve.audit_opening import LateAudit
         from shipsight.serve.logs import LogFormat, log_events
     except ModuleNotFoundError as error:
@@ -125,15 +153,9 @@ def open_rooms(database: str | None, *, changes: bool) -> Iterator[Rooms]:
     form = LogFormat.TEXT if sys.stderr.isatty() else LogFormat.JSON
     with (
         log_events(form, sys.stderr),
-        LateAudit(_audit_options(url), elsewhere=f"${AUDIT_VARIABLE}") as events,
-        closing(open_database(url, migrate=changes)) as opened,
+        LateAudit(_audit_options(database), elsewhere=f"${AUDIT_VARIABLE}") as events,
     ):
-        directory = Directory(opened, events, _now)
-        keys, certificates = Keys(opened, events, _now), ClientCertificates(opened, events, _now)
-        # None is begun here, and which of them were not used for too long is the server's to say.
-        lives: dict[str, float] = dict.fromkeys(("idle_s", "absolute_s", "fresh_s"), _LONGEST_S)
-        sessions = Sessions(opened, directory, events, _now, **lives)
-        yield Rooms(opened, url, who(), events, _now, directory, keys, certificates, sessions)
+        yield events
 
 
 def _audit_options(database: str) -> AuditOptions:

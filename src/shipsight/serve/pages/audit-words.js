@@ -8,7 +8,7 @@ export const KINDS = {
   "people and rights": ["user-added", "user-changed", "user-removed", "grants-changed", "role-changed"],
   "keys and certificates": ["key-added", "key-rotated", "key-revoked", "key-used", "key-refused", "key-released", "certificate-added", "certificate-removed", "certificate-used", "certificate-refused"],
   "what was asked": ["allowed", "refused", "limited", "extraction-suspected", "predicted"],
-  "models and data": ["model-loaded", "model-unloaded", "rollout-changed", "bundle-read", "data-read", "exported"],
+  "models and data": ["model-loaded", "model-unloaded", "rollout-changed", "bundle-read", "data-read", "exported", "recordings-erased", "recordings-changed"],
   server: ["started", "stopped", "configuration-changed", "sealing-key-made", "backed-up", "restored"],
   "audit log": ["audit-started", "audit-read", "audit-lost", "audit-recovered", "audit-key-added", "audit-key-retired", "audit-archived", "audit-erased", "review-made", "review-signed"],
 };
