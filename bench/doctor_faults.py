@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundles", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--only", help="family: tensor, predictions, camera, export, healthy")
+    parser.add_argument("--only", help="family: tensor, predictions, camera, export, speed, healthy")
     parser.add_argument("--names", help="part of a fault's name")
     parser.add_argument("--models", default="bccd,yolo11n,digits")
     parser.add_argument("--seed", type=int, default=20260)

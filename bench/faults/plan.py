@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -329,6 +330,53 @@ def _exports() -> Iterator[Planted]:
     yield case("suppression in the graph", {"nms-baked", "thresholds-differ"}, _exported(suppressed))
 
 
+# --- what makes it slow -----------------------------------------------------------------------------------------------
+
+
+def _stored(suffix: str, width: int) -> Callable[[Scene, Path, int], list[str]]:
+    """Images enlarged to a width, 0 for as they are, and stored in a format."""
+
+    def plant(scene: Scene, folder: Path, seed: int) -> list[str]:
+        (folder / "images").mkdir()
+        for path in scene.some(seed, 8):
+            pixels = cv2.imread(str(path))
+            if width:
+                pixels = cv2.resize(pixels, (width, width * 3 // 4))
+            cv2.imwrite(str(folder / "images" / f"{path.stem}.{suffix}"), pixels)
+        return ["speed", "--images", str(folder / "images"), "--only", "images"]
+
+    return plant
+
+
+def _slow_variant(scene: Scene, folder: Path, seed: int) -> list[str]:
+    slow = sorted(path.name for path in (scene.bundle / "variants").glob("onnxruntime-fp32-*"))[0]
+    return ["speed", "--variant", slow, "--only", "sweep"]
+
+
+def _slow() -> Iterator[Planted]:
+    for word, factor in zip(STRENGTHS, (2, 4, 16), strict=True):
+        threads = str(factor * (os.cpu_count() or 1))
+        yield Planted(
+            "more threads than cores",
+            "speed",
+            frozenset({"threads-oversubscribed"}),
+            # OpenVINO takes no more threads than there are cores, whatever it is told.
+            lambda scene, folder, seed, threads=threads: [
+                *_slow_variant(scene, folder, seed)[:-1],
+                "machine",
+                "--threads",
+                threads,
+            ],
+            word,
+            may_be_unseen=word == "weak",
+        )
+    for word, width in zip(STRENGTHS, (1600, 3000, 6000), strict=True):
+        right, unseen = frozenset({"images-oversized"}), word == "weak"
+        yield Planted("photographs far too large", "speed", right, _stored("jpg", width), word, may_be_unseen=unseen)
+    yield Planted("stored as PNG", "speed", frozenset({"images-slow-format"}), _stored("png", 1280))
+    yield Planted("the slow variant", "speed", frozenset({"variant-faster"}), _slow_variant, may_be_unseen=True)
+
+
 def faults() -> Iterator[Planted]:
     """Yields every fault."""
     for name, (right, changes) in {**PREPROCESSING, **ONLY_TENSORS}.items():
@@ -367,6 +415,7 @@ def faults() -> Iterator[Planted]:
         lambda scene, folder, seed: _given(photographs.torn(scene.some(seed, 48), folder / "images", 0.25, seed)),
     )
     yield from _exports()
+    yield from _slow()
 
 
 def healthy() -> Iterator[Planted]:
@@ -401,6 +450,7 @@ def healthy() -> Iterator[Planted]:
     yield Planted("labels given", "healthy", none, _labelled)
     for precision in ("int8", "fp16", "fp32"):
         yield Planted(f"variant in {precision}", "healthy", none, bundled(precision))
+    yield Planted("as it was built, speed", "healthy", none, lambda scene, folder, seed: ["speed"])
 
 
 def _labelled(scene: Scene, folder: Path, seed: int) -> list[str]:

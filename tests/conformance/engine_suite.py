@@ -246,6 +246,8 @@ class EngineSuite(SessionSuite):
             times = session.layer_times()
             assert session.layer_times() == times
         assert sum("Conv" in layer.kind for layer in times) >= 10
+        float_kinds = {"Conv", "Convolution", "FusedConv", "NhwcFusedConv"}
+        assert {layer.computed for layer in times if layer.kind in float_kinds} == {"f32"}
         assert all(layer.mean_ms >= 0 for layer in times)
         assert sum(layer.mean_ms for layer in times) > 0
 

@@ -10,12 +10,13 @@ from tests.conftest import REPOSITORY
 
 from shipsight.doctor import Examination
 from shipsight.doctor.accuracy import EXAMINATIONS
+from shipsight.doctor.speed import SERVER_EXAMINATIONS, SPEED_EXAMINATIONS
 
 __all__ = ["INDEX", "PAGES", "REGISTERED", "write_index"]
 
 PAGES = REPOSITORY / "docs" / "doctor"
 INDEX = PAGES / "README.md"
-REGISTERED: tuple[Examination[Any, Any], ...] = (*EXAMINATIONS,)
+REGISTERED: tuple[Examination[Any, Any], ...] = (*EXAMINATIONS, *SPEED_EXAMINATIONS, *SERVER_EXAMINATIONS)
 """Every examination of every command of the doctor."""
 
 

@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 
 from shipsight.cli.doctor_show import print_diagnosis
+from shipsight.cli.doctor_speed import examine_speed
 from shipsight.cli.output import TerminalProgress, make_table, print_json, screen
 from shipsight.errors import UsageError
 
 __all__ = ["check_report", "doctor_app", "write_report"]
 
 doctor_app = typer.Typer(help="Find what makes a model worse or slow in production.", no_args_is_help=True)
+doctor_app.command("speed")(examine_speed)
 
 
 @doctor_app.command("accuracy")

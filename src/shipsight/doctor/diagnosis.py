@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from shipsight.build.progress import Progress
 from shipsight.doctor.case import Told
 from shipsight.doctor.examination import Examination
-from shipsight.doctor.finding import Figure, Finding, Severity, by_weight
+from shipsight.doctor.finding import Figure, Finding, Picture, Severity, by_weight
 
 __all__ = ["Diagnosis", "Examined", "examine"]
 
@@ -27,6 +27,7 @@ class Examined:
         lacks: why it was not made, None where it was.
         figures: of its evidence.
         rules: ids of those that looked.
+        pictures: of what was collected, for the page.
     """
 
     name: str
@@ -35,6 +36,18 @@ class Examined:
     lacks: str | None = None
     figures: Mapping[str, Figure | list[Figure]] = field(default_factory=dict)
     rules: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it for machines, without pictures."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "took_s": round(self.took_s, 3),
+            "lacks": self.lacks,
+            "figures": dict(self.figures),
+            "rules": list(self.rules),
+        }
 
 
 @dataclass(frozen=True)
@@ -70,10 +83,7 @@ class Diagnosis:
             "class_names": list(self.of.class_names),
             "is_well": self.is_well,
             "findings": [one.to_dict() for one in self.findings],
-            "examined": [
-                {**vars(one), "figures": dict(one.figures), "rules": list(one.rules), "took_s": round(one.took_s, 3)}
-                for one in self.examined
-            ],
+            "examined": [one.to_dict() for one in self.examined],
             "environment": dict(self.environment),
             "took_s": round(self.took_s, 3),
         }
@@ -116,7 +126,8 @@ def examine(about: str, case: Given, examinations: Sequence[Examination[Given, A
             findings += rule.look(evidence)
         took_s = time.monotonic() - its_begin_s
         rules = tuple(rule.id for rule in one.rules)
-        examined.append(Examined(one.name, one.title, took_s, figures=one.figures(evidence), rules=rules))
+        figures, pictures = one.figures(evidence), one.pictures(evidence)
+        examined.append(Examined(one.name, one.title, took_s, figures=figures, rules=rules, pictures=pictures))
     return Diagnosis(
         about=about,
         of=case.told(),

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 from shipsight.build.progress import Progress
-from shipsight.doctor.finding import Figure
+from shipsight.doctor.finding import Figure, Picture
 from shipsight.doctor.rule import Rule
 
 __all__ = ["Examination"]
@@ -58,3 +58,7 @@ class Examination(ABC, Generic[Given, Evidence]):
     def figures(self, evidence: Evidence) -> Mapping[str, Figure | list[Figure]]:
         """Returns figures of the evidence that are worth keeping even where nothing was found: stable keys, no names of files."""
         return {}
+
+    def pictures(self, evidence: Evidence) -> tuple[Picture, ...]:
+        """Returns drawings of the evidence that are worth seeing even where nothing was found."""
+        return ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shipsight.doctor.case import Case
 from shipsight.doctor.examination import Examination
@@ -14,6 +14,7 @@ from shipsight.model.bundle import Bundle, open_bundle
 
 __all__ = ["choose_examinations", "find_images", "open_case"]
 
+Given = TypeVar("Given")
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
@@ -76,8 +77,8 @@ def find_images(sources: Iterable[Path | str]) -> tuple[Path, ...]:
 
 
 def choose_examinations(
-    examinations: Sequence[Examination[Case, Any]], only: Iterable[str] | None, case: Case
-) -> tuple[Examination[Case, Any], ...]:
+    examinations: Sequence[Examination[Given, Any]], only: Iterable[str] | None, case: Given
+) -> tuple[Examination[Given, Any], ...]:
     """Returns the examinations that are asked for, in their own order.
 
     Args:
@@ -97,7 +98,7 @@ def choose_examinations(
     lacks = [(one.name, one.lacks(case)) for one in chosen]
     if all(lack is not None for _, lack in lacks):
         told = "; ".join(f"{name}: {lack}" for name, lack in lacks)
-        raise UsageError("nothing can be examined with what was given", where="doctor accuracy", got=told)
+        raise UsageError("nothing can be examined with what was given", where="doctor", got=told)
     return chosen
 
 

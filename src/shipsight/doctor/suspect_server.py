@@ -34,7 +34,7 @@ from shipsight.vision import PredictSettings, postprocess, prepare, to_tensor
 if TYPE_CHECKING:
     from shipsight.client import Client
 
-__all__ = ["NativeServer", "TensorServer", "open_server"]
+__all__ = ["NativeServer", "TensorServer", "open_server", "read_address"]
 
 _FLOATS = {"FP32": np.float32, "FP16": np.float16}
 _VERBS = ("predict", "infer", "config", "ready", "stats", "rollout")
@@ -156,7 +156,7 @@ def open_server(case: Case) -> Suspect:
     from shipsight.client import Client
 
     assert case.against is not None
-    url, model, version = _read_address(case.against, case.card.name)
+    url, model, version = read_address(case.against, case.card.name)
     client = Client(url, key=case.key)
     try:
         # Who names the protocol's own path means it.
@@ -213,10 +213,18 @@ def _open_tensors(case: Case, client: Client, model: str, version: str | None) -
     return TensorServer(client, model, version, card, told, is_described=is_described)
 
 
-def _read_address(against: str, name: str) -> tuple[str, str, str | None]:
+def read_address(against: str, name: str, *, where: str = "--against") -> tuple[str, str, str | None]:
     """Returns the server's address, the model's name and version.
 
     Paths are those that the protocols have: `/v1/models/NAME[/versions/V]`, `/v2/models/NAME[/versions/V]`, or `/NAME`.
+
+    Args:
+        against: what was given.
+        name: of the model where that names none.
+        where: what errors call it.
+
+    Raises:
+        UsageError: the path is of another kind.
     """
     address = urlsplit(against)
     steps = [unquote(one) for one in address.path.split("/") if one]
@@ -227,7 +235,7 @@ def _read_address(against: str, name: str) -> tuple[str, str, str | None]:
     version = steps[2] if len(steps) == 3 and steps[1] == "versions" else None
     if (len(steps) > 1 and version is None) or address.query or address.fragment:
         expected = "http[s]://HOST[:PORT][/MODEL] or .../v2/models/MODEL[/versions/VERSION]"
-        raise UsageError("not a server's model", where="--against", expected=expected, got=against.rpartition("@")[2])
+        raise UsageError("not a server's model", where=where, expected=expected, got=against.rpartition("@")[2])
     return f"{address.scheme}://{address.netloc}", steps[0] if steps else name, version
 
 

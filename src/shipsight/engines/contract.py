@@ -82,11 +82,13 @@ class LayerTime:
         name: of the layer, as the runtime names it.
         kind: type of the layer, as the runtime names it.
         mean_ms: mean time a run in milliseconds, 0 and more.
+        computed: what it computed in: `f32`, `bf16`, `f16`, `i8`, `u8`; empty where the runtime does not tell.
     """
 
     name: str
     kind: str
     mean_ms: float
+    computed: str = ""
 
 
 @dataclass(frozen=True)

@@ -310,4 +310,12 @@ def _read_times(events: list[Mapping[str, Any]]) -> tuple[LayerTime, ...]:
         name, kind = str(event.get("name", "")), event.get("args", {}).get("op_name")
         if event.get("cat") == "Node" and kind and name.endswith("_kernel_time"):
             totals.setdefault((name.removesuffix("_kernel_time"), str(kind)), []).append(float(event["dur"]) / 1e3)
-    return tuple(LayerTime(name, kind, sum(times) / len(times)) for (name, kind), times in totals.items())
+    return tuple(
+        LayerTime(name, kind, sum(times) / len(times), _computed_in(kind)) for (name, kind), times in totals.items()
+    )
+
+
+def _computed_in(kind: str) -> str:
+    if kind in _INTEGER_CONVOLUTIONS:
+        return "i8"
+    return "f32" if kind in _FLOAT_CONVOLUTIONS else ""  # the CPU has float kernels of 32 bits alone

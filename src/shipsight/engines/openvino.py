@@ -38,6 +38,7 @@ __all__ = ["OpenVinoEngine"]
 _DEFAULTS = EngineOptions()
 _HINTS = {Precision.FP32: "f32", Precision.FP16: "f16", Precision.BF16: "bf16"}
 _INTEGERS = frozenset({"u8", "i8"})
+_KERNEL_TYPES = frozenset({"i8", "u8", "f32", "bf16", "f16"})
 _MATRIX_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 _CONVOLUTIONS = frozenset({"Convolution", "Deconvolution"})
 _MOVING_LAYERS = frozenset({"Input", "Output", "Const", "Reorder", "Convert", "Reshape"})
@@ -189,14 +190,19 @@ class _OpenVinoSession(EngineSession):
         if not self._profile:
             raise UsageError("the session was not opened for profiling", where="EngineOptions.profile")
         self._opened()
-        times: dict[tuple[str, str], list[float]] = {}
+        times: dict[tuple[str, str, str], list[float]] = {}
         for request in self._requests:
             for info in request.profiling_info:
                 if info.status == type(info.status).EXECUTED:
-                    times.setdefault((info.node_name, info.node_type), []).append(info.real_time.total_seconds() * 1e3)
+                    # The kernel's name ends in its precision: `brgconv_avx512_I8`.
+                    computed = info.exec_type.rpartition("_")[2].lower()
+                    key = info.node_name, info.node_type, computed if computed in _KERNEL_TYPES else ""
+                    times.setdefault(key, []).append(info.real_time.total_seconds() * 1e3)
         if not times:
             raise UsageError("nothing has run yet", where=self.input.name)
-        return tuple(LayerTime(name, kind, sum(each) / len(each)) for (name, kind), each in times.items())
+        return tuple(
+            LayerTime(name, kind, sum(each) / len(each), computed) for (name, kind, computed), each in times.items()
+        )
 
     def close(self) -> None:
         """Waits for runs in flight, then lets go of the model; calls of `infer` that wait get `UsageError`."""

@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from shipsight.proof.control_group import read_control_group
+
 __all__ = ["cpu_class", "cpu_flags", "describe_environment", "runtime_key"]
 
 _PACKAGES = (
@@ -115,7 +117,7 @@ def describe_environment(extra: Mapping[str, Any] | None = None) -> dict[str, An
             "logical_cores": os.cpu_count() or 1,
             "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         },
-        "limits": {"cpu_cores": _cgroup_cpu(), "memory_bytes": _cgroup_memory()},
+        "limits": {"cpu_cores": read_control_group().limit_cores, "memory_bytes": _cgroup_memory()},
         "memory_bytes": _memory_bytes(),
         "os": {"system": platform.system(), "kernel": platform.release(), "machine": platform.machine()}
         | {"distribution": _distribution()},
@@ -144,16 +146,6 @@ def _cpu_model(cpuinfo: str) -> str:
         if key.strip() in ("model name", "Model"):
             return " ".join(value.split())
     return platform.processor() or "unknown"
-
-
-def _cgroup_cpu() -> float | None:
-    quota, _, period = _read(Path("/sys/fs/cgroup/cpu.max")).strip().partition(" ")
-    if not quota:
-        quota = _read(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")).strip()
-        period = _read(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")).strip()
-    if quota.isdigit() and period.isdigit() and int(period):
-        return int(quota) / int(period)
-    return None
 
 
 def _cgroup_memory() -> int | None:

@@ -28,6 +28,7 @@ from shipsight.engines._onnxruntime_import import import_onnxruntime
 from shipsight.engines._openvino_import import import_openvino
 from shipsight.errors import ArtefactError, HashMismatchError, MissingFileError, TamperedError
 from shipsight.proof import GoldenFiles, describe_environment
+from shipsight.proof.control_group import read_control_group
 from shipsight.proof.environment import cpu_flags
 from shipsight.vision import PredictSettings, postprocess, prepare, to_tensor
 
@@ -35,6 +36,8 @@ __all__ = ["changed_files", "collect_environment", "read_known"]
 
 _CAPS = (
     "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
     "ONEDNN_MAX_CPU_ISA",
     "DNNL_MAX_CPU_ISA",
     "ONEDNN_DEFAULT_FPMATH_MODE",
@@ -87,7 +90,7 @@ def collect_environment(case: Case, progress: Progress) -> EnvironmentEvidence:
         "caps": {name: os.environ[name] for name in _CAPS if name in os.environ},  # evidence, not settings
         "cores": int(here["cpu"]["usable_cores"]),
         "limit_cores": here["limits"]["cpu_cores"],
-        "throttled_share": _throttled_share(),
+        "throttled_share": read_control_group().throttled_share,
         "threads": case.threads,
         "changed": changed,
     }
@@ -169,16 +172,6 @@ def _is_of_bundle(case: Case, files: Mapping[str, bytes]) -> bool:
 
     ours = {case.bundle.entry(name).sha256 for name in case.bundle.names if name.startswith("variants/")}
     return all(hashlib.sha256(content).hexdigest() in ours for content in files.values())
-
-
-def _throttled_share() -> float | None:
-    try:
-        text = Path("/sys/fs/cgroup/cpu.stat").read_text(encoding="ascii")
-    except OSError:
-        return None  # no control group of version 2 here
-    told = dict(line.split() for line in text.splitlines() if len(line.split()) == 2)
-    periods = int(told.get("nr_periods", 0))
-    return int(told.get("nr_throttled", 0)) / periods if periods else None
 
 
 def _subnormal_share(files: Mapping[str, bytes]) -> float:

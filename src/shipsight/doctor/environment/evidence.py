@@ -94,6 +94,7 @@ class EnvironmentEvidence:
         throttled_share: share of the control group's periods in which it was throttled, None where not told.
         threads: the engine's, as asked; None for its own choice.
         timing: with as many threads as there are cores, where more were asked.
+        limit_timing: with as many threads as cores are allowed, where the runtime takes more; None where that was not timed.
         subnormal_share: share of float weights that are subnormal.
         flush_timing: with subnormals taken for zero.
         saturation: agreement of the suspect with itself where 8-bit products cannot overflow; None where that was not tried.
@@ -123,6 +124,7 @@ class EnvironmentEvidence:
     throttled_share: float | None = None
     threads: int | None = None
     timing: Timing | None = None
+    limit_timing: Timing | None = None
     subnormal_share: float = 0.0
     flush_timing: Timing | None = None
     saturation: float | None = None

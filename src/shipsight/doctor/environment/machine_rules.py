@@ -26,6 +26,8 @@ _FEATURES = {
 _LEAST_LOSS = 0.1
 """Least share of speed that is told: medians of the same session, timed in turns, differed by up to 0.06."""
 
+_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 _LEAST_SUBNORMAL = 1e-3
 """Share of subnormal weights; trained models had none to 0.0002."""
 
@@ -73,11 +75,13 @@ class ThreadsOversubscribed(Rule[EnvironmentEvidence]):
     def look(self, evidence: EnvironmentEvidence) -> Iterable[Finding]:
         """Returns the finding, if any."""
         cores = evidence.cores if evidence.limit_cores is None else min(evidence.cores, evidence.limit_cores)
-        told = evidence.caps.get("OMP_NUM_THREADS", "")
         asked = evidence.threads
         source = "--threads"
-        if asked is None and told.isdigit():
-            asked, source = int(told), "OMP_NUM_THREADS"
+        if asked is None:
+            told = {name: evidence.caps.get(name, "") for name in _POOLS}
+            asked, source = max(
+                ((int(text), name) for name, text in told.items() if text.isdigit()), default=(None, source)
+            )
         if asked is None or asked <= cores:
             return
         loss = 0.0 if evidence.timing is None else evidence.timing.share_lost
@@ -87,10 +91,13 @@ class ThreadsOversubscribed(Rule[EnvironmentEvidence]):
             else f"{evidence.timing.as_is_ms:.1f} ms, with one a core {evidence.timing.other_ms:.1f} ms ({evidence.timing.runs} runs each)"
         )
         is_costly = loss >= _LEAST_LOSS
+        is_likely = evidence.timing is None and asked > 2 * cores
         yield Finding(
             rule=self.id,
-            severity=Severity.WARNING if is_costly or asked > 2 * cores else Severity.NOTE,
-            what="The engine has more threads than there are cores: they wait for each other.",
+            severity=Severity.WARNING if is_costly or is_likely else Severity.NOTE,
+            what="The engine has more threads than there are cores: they wait for each other."
+            if evidence.threads is not None
+            else "The environment asks for more threads than there are cores: they wait for each other.",
             evidence=f"{source} {asked}, {cores:g} cores; {measured}.",
             remedy="Give the engine one thread a core, divided by the number of workers.",
             command=f"shipsight serve BUNDLE --threads {max(1, int(cores))}",
@@ -112,6 +119,10 @@ class CpuLimited(Rule[EnvironmentEvidence]):
             return
         share = evidence.throttled_share
         throttled = "" if share is None else f"; throttled in {share:.0%} of its periods"
+        timing = evidence.limit_timing
+        loss = 0.0 if timing is None else timing.share_lost
+        if timing is not None:
+            throttled += f"; {timing.as_is_ms:.1f} ms an image, with a thread a core allowed {timing.other_ms:.1f} ms ({timing.runs} runs each)"
         yield Finding(
             rule=self.id,
             severity=Severity.WARNING,
@@ -119,9 +130,9 @@ class CpuLimited(Rule[EnvironmentEvidence]):
             evidence=f"{limit:g} cores are allowed, {evidence.cores} are seen{throttled}.",
             remedy="Give the engine as many threads as cores are allowed, or raise the limit.",
             command=f"shipsight serve BUNDLE --threads {max(1, int(limit))}",
-            weight=0.0 if share is None else min(share, 1.0),
+            weight=(loss if loss >= _LEAST_LOSS else 0.0) if timing is not None else min(share or 0.0, 1.0),
             certainty=0.8,
-            figures={"limit_cores": limit, "cores": evidence.cores, "throttled_share": share},
+            figures={"limit_cores": limit, "cores": evidence.cores, "throttled_share": share, "share_lost": loss},
         )
 
 

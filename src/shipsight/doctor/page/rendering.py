@@ -13,7 +13,7 @@ from shipsight import __version__
 from shipsight.build.report import numbers
 from shipsight.build.report.self_contained import STYLE, open_templates, policy_of, read_template, trust
 from shipsight.doctor.diagnosis import Diagnosis, Examined
-from shipsight.doctor.finding import Figure, Finding, Severity
+from shipsight.doctor.finding import Figure, Finding, Picture, Severity
 from shipsight.doctor.page.drawings import check_svg, png_uri
 from shipsight.doctor.telling import judge, lost, not_told
 
@@ -72,14 +72,7 @@ def _card(finding: Finding, number: int) -> dict[str, Any]:
         "lost": lost(finding),
         "certainty": f"{finding.certainty:.0%}",
         "figures": _facts(finding.figures),
-        "pictures": [
-            {
-                "caption": one.caption,
-                "svg": check_svg(one.svg) if one.svg else "",
-                "png": png_uri(one.png) if one.png else "",
-            }
-            for one in finding.pictures
-        ],
+        "pictures": _pictures(finding.pictures),
     }
 
 
@@ -90,7 +83,19 @@ def _made(one: Examined) -> dict[str, Any]:
         "took_s": f"{one.took_s:.1f}",
         "rules": len(one.rules),
         "figures": _facts(one.figures),
+        "pictures": _pictures(one.pictures),
     }
+
+
+def _pictures(pictures: tuple[Picture, ...]) -> list[dict[str, str]]:
+    return [
+        {
+            "caption": one.caption,
+            "svg": check_svg(one.svg) if one.svg else "",
+            "png": png_uri(one.png) if one.png else "",
+        }
+        for one in pictures
+    ]
 
 
 def _facts(figures: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - figures of a finding or an examination

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times cold starts, with and without kept kernels, and the runs that follow. Private to the room."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+from shipsight.build.measure.timing import is_steady
+from shipsight.build.progress import Progress
+from shipsight.doctor.speed.case import SpeedCase
+from shipsight.doctor.speed.racing import race_once
+from shipsight.doctor.speed.warmup import WarmUpEvidence
+from shipsight.engines import EngineOptions
+from shipsight.predictor import Predictor
+from shipsight.vision import PredictSettings, decode_image
+
+__all__ = ["collect_warm_up"]
+
+_KEEPS_KERNELS = frozenset({"openvino"})
+_FEWEST_RUNS, _MOST_RUNS = 50, 300
+_NEAR = 1.1
+_WINDOW = 5
+
+
+def collect_warm_up(case: SpeedCase, seconds: float, progress: Progress) -> WarmUpEvidence:
+    """Collects the evidence of a case.
+
+    Args:
+        case: what is examined.
+        seconds: that it may take, roughly.
+        progress: is told of parts.
+
+    Raises:
+        ShipsightError: the variant cannot be opened.
+    """
+    pixels = decode_image(case.encoded[0].content)
+    settings = PredictSettings()
+
+    def start(cache_dir: Path | None) -> None:
+        session = case.open(EngineOptions(threads=case.threads, cache_dir=cache_dir))
+        with Predictor(session, case.card, case.variant) as predictor:
+            predictor.predict_one(None, pixels, settings)
+
+    # The very first opening of the process loads the runtime too: that is the process's cost, not the model's.
+    start(None)
+    cached_s = gain = None
+    if case.variant.engine in _KEEPS_KERNELS:
+        with tempfile.TemporaryDirectory(prefix="shipsight-kernels-") as folder:
+            ways: dict[str, Callable[[], object]] = {"anew": lambda: start(None), "kept": lambda: start(Path(folder))}
+            found = race_once(ways, clock=time.perf_counter)
+        first_s, cached_s, gain = found.values["anew"] / 1e3, found.values["kept"] / 1e3, found.gains["kept"]
+    else:
+        first_s = median(_time_start(start) for _ in range(3))
+    progress.part(2, 3)
+    session = case.open(EngineOptions(threads=case.threads))
+    with Predictor(session, case.card, case.variant) as predictor:
+        times_s = _run_until_steady(lambda: predictor.predict_one(None, pixels, settings), seconds * 0.4)
+    return WarmUpEvidence(
+        engine=case.variant.engine,
+        first_s=first_s,
+        cached_s=cached_s,
+        cache_gain=gain,
+        times_ms=tuple(one * 1e3 for one in times_s),
+        steady_after=_steady_after(times_s),
+        is_steady=is_steady(times_s),
+    )
+
+
+def _time_start(start: Callable[[Path | None], None]) -> float:
+    begin = time.perf_counter()
+    start(None)
+    return time.perf_counter() - begin
+
+
+def _run_until_steady(call: Callable[[], object], seconds: float) -> list[float]:
+    times_s: list[float] = []
+    begin = time.perf_counter()
+    while len(times_s) < _FEWEST_RUNS or not is_steady(times_s):
+        if len(times_s) >= _MOST_RUNS or (len(times_s) >= 2 * _WINDOW and time.perf_counter() - begin > seconds):
+            break
+        start = time.perf_counter()
+        call()
+        times_s.append(time.perf_counter() - start)
+    return times_s
+
+
+def _steady_after(times_s: Sequence[float]) -> int:
+    """Returns the runs before the first five in a row whose median is near that of the last ten."""
+    end = median(times_s[-2 * _WINDOW :]) * _NEAR
+    for begin in range(len(times_s) - _WINDOW + 1):
+        if median(times_s[begin : begin + _WINDOW]) <= end and times_s[begin] <= end * _NEAR:
+            return begin
+    return len(times_s)
