@@ -32,6 +32,12 @@ def examine_accuracy(
     stages: Annotated[
         Path | None, typer.Option(help="Folder of what another pipeline recorded for the images at its stages.")
     ] = None,
+    tensor: Annotated[
+        Path | None, typer.Option(help="What another program fed its model for the images, .npy.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="What another program predicted for the images, .json.")
+    ] = None,
     variant: Annotated[str | None, typer.Option(help="Variant; default: the bundle's own.")] = None,
     limit: Annotated[int, typer.Option(help="Images that are looked at, at most.")] = 64,
     seed: Annotated[int, typer.Option(help="Of what is drawn by chance.")] = 0,
@@ -52,6 +58,8 @@ def examine_accuracy(
             labels=labels,
             against=against,
             stages=stages,
+            tensor=tensor,
+            predictions=predictions,
             variant=variant,
             limit=limit,
             seed=seed,

@@ -16,6 +16,7 @@ from shipsight.doctor.diagnosis import Diagnosis, examine
 from shipsight.doctor.environment import EnvironmentExamination
 from shipsight.doctor.examination import Examination
 from shipsight.doctor.opening import choose_examinations, open_case
+from shipsight.doctor.preprocessing import PreprocessingExamination
 from shipsight.doctor.stages import StagesExamination
 from shipsight.model.bundle import Bundle
 
@@ -23,6 +24,7 @@ __all__ = ["EXAMINATIONS", "diagnose_accuracy"]
 
 EXAMINATIONS: tuple[Examination[Case, Any], ...] = (
     DataExamination(),
+    PreprocessingExamination(),
     EnvironmentExamination(),
     StagesExamination(),
     ConversionExamination(),
@@ -38,6 +40,8 @@ def diagnose_accuracy(
     labels: Path | str | None = None,
     against: str | None = None,
     stages: Path | str | None = None,
+    tensor: Path | str | None = None,
+    predictions: Path | str | None = None,
     variant: str | None = None,
     limit: int = 64,
     seed: int = 0,
@@ -53,6 +57,8 @@ def diagnose_accuracy(
         labels: folder of YOLO label files for the images, or a `data.yaml`.
         against: what stands in production in place of a variant: a model, a checkpoint, or the address of a server.
         stages: folder of what another pipeline recorded for `images` at its stages (`shipsight.doctor.stages.StageRecorder`).
+        tensor: `.npy` file of what another program fed its model for `images`, in their order.
+        predictions: JSON file of what another program predicted for `images`: shipsight's own, COCO results, or Ultralytics' `to_json`.
         variant: that runs in production; None for the bundle's own default.
         limit: images that are looked at, at most, 1 or more.
         seed: of what is drawn by chance, 0 or more.
@@ -73,6 +79,8 @@ def diagnose_accuracy(
         labels=labels,
         against=against,
         stages=stages,
+        tensor=tensor,
+        predictions=predictions,
         variant=variant,
         limit=limit,
         seed=seed,

@@ -49,6 +49,8 @@ class Case:
         stages: folder of what another pipeline recorded for `images` at its stages (`stages.StageRecorder`); None for none.
         against: what stands in production in place of a variant: an exported model (`.onnx`, OpenVINO `.xml` or its folder), a
             checkpoint (`.pt`), or `http(s)://host/path` of a server; None for the bundle's own variant.
+        tensor: `.npy` file of what another program fed its model for `images`, in their order; None for none.
+        predictions: JSON file of what another program predicted for `images`; None for none.
         limit: images that are looked at, at most; chosen evenly over `images`.
         seed: of what is drawn by chance.
         threads: of the engine; None for one a core.
@@ -61,6 +63,8 @@ class Case:
     labels: Path | None = None
     stages: Path | None = None
     against: str | None = None
+    tensor: Path | None = None
+    predictions: Path | None = None
     limit: int = 64
     seed: int = 0
     threads: int | None = None

@@ -25,6 +25,8 @@ def open_case(
     labels: Path | str | None,
     against: str | None,
     stages: Path | str | None,
+    tensor: Path | str | None,
+    predictions: Path | str | None,
     variant: str | None,
     limit: int,
     seed: int,
@@ -33,12 +35,16 @@ def open_case(
     """Returns the case that is meant; the arguments are those of `diagnose_accuracy`.
 
     Raises:
-        UsageError: a file or folder is not there, or a number is out of range.
+        UsageError: a file or folder is not there, a number is out of range, or two options exclude each other.
         ShipsightError: the bundle cannot be opened, or has no such variant.
     """
     for name, value, least in (("limit", limit, 1), ("seed", seed, 0), ("threads", threads, 1)):
         if value is not None and value < least:
             raise UsageError("number out of range", where=f"--{name}", expected=f"{least} or more", got=value)
+    if tensor is not None and predictions is not None:
+        raise UsageError(
+            "one of the two says what is examined", where="--tensor", expected="without --predictions", got=predictions
+        )
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     return Case(
         bundle=opened,
@@ -46,6 +52,8 @@ def open_case(
         images=find_images([images] if isinstance(images, Path | str) else images),
         labels=_there(labels, "--labels"),
         stages=_there(stages, "--stages"),
+        tensor=_file(tensor, "--tensor"),
+        predictions=_file(predictions, "--predictions"),
         against=_check_against(against),
         limit=limit,
         seed=seed,
@@ -108,6 +116,13 @@ def _there(path: Path | str | None, option: str) -> Path | None:
     if not Path(path).exists():
         raise UsageError("no file or folder there", where=option, got=path)
     return Path(path)
+
+
+def _file(path: Path | str | None, option: str) -> Path | None:
+    found = _there(path, option)
+    if found is not None and not found.is_file():
+        raise UsageError("not a file", where=option, got=path)
+    return found
 
 
 def _check_against(against: str | None) -> str | None:
