@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A serving process that is started before its options are known: it imports what it needs while they are read and checked.
 
-The process (`shipsight.serve.process`) is given one end of a channel; over it come the listening socket and then the options. Where the channel is
+The process (`python -m shipsight.serve`) is given one end of a channel; over it come the listening socket and then the options. Where the channel is
 closed without either, there is nothing to serve and the process ends. Nothing heavy is imported here. Private.
 """
 
@@ -27,7 +27,7 @@ class ServingProcess:
         self.reports, writing = os.pipe()
         self._channel, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", "shipsight.serve.process", str(theirs.fileno()), str(writing)]
+            command = [sys.executable, "-m", "shipsight.serve", str(theirs.fileno()), str(writing)]
             # Its own process group: a terminal's Ctrl-C reaches the supervisor alone, which then lets the child drain.
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), writing), process_group=0

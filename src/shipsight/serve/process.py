@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The serving process: takes a listening socket from its supervisor, loads the bundles, answers until told to leave.
 
-Run as `python -m shipsight.serve.process CHANNEL_FD REPORT_FD`; what to serve comes over the channel (`spawning`). On the
-report pipe it says that it is ready or why it cannot serve, and that it is alive (`signs`). Not for direct use.
+`__main__` starts it; what to serve comes over the channel (`spawning`). On the report pipe it says that it is ready or
+why it cannot serve, and that it is alive (`signs`). Not for direct use.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -259,6 +260,7 @@ def _load(
             for one in models.all()
         ]
         report.tell({"ready": described})
+        gc.enable()  # `__main__` did without during the start
 
 
 async def _answer(
@@ -364,7 +366,3 @@ def main(arguments: list[str]) -> int:
     except ShipsightError as error:
         report.tell({"error": error.to_dict(), "exit_code": error.exit_code})
         return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
