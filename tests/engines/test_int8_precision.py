@@ -114,4 +114,4 @@ def test_layers_given_back_to_float_are_not_counted(recipe: OnnxRecipe, tiny: by
 def test_quantized_sample_runs_nearly_all_convolutions_in_integers(engine: str, sample_dir: Path) -> None:
     model = trim_onnx((sample_dir / "digits.onnx").read_bytes(), DIGITS)
     found = check(engine, model, DIGITS, float_convolutions=2)
-    assert found.convolutions == 88
+    assert found.convolutions == 87  # DFL, the 88th of the model, is a product in a trimmed graph

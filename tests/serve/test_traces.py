@@ -138,7 +138,7 @@ def test_a_call_of_grpc_and_its_stages_are_spans_of_the_clients_trace(
     image = InferInput("image", [1], "BYTES")
     image.set_data_from_numpy(np.array([jpeg], object))
     with InferenceServerClient(traced.grpc) as client:
-        client.infer("digits", [image], headers=carried)
+        client.infer("digits_image", [image], headers=carried)
         with pytest.raises(InferenceServerException):
             client.infer("unknown", [image], headers={**carried, "x-request-id": "traced-grpc-unknown"})
     root, *stages = collector.trace("traced-grpc")

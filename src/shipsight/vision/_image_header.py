@@ -152,12 +152,13 @@ def _read_jpeg(data: bytes, where: str) -> ImageHeader:
 def _is_in_one_scan(data: bytes, position: int, channels: int) -> bool:
     """Tells whether the first scan behind a sequential frame's header holds all components: decoders refuse a second one."""
     for _ in range(_MOST_STEPS):
-        (length,) = struct.unpack_from(">H", data, position)
-        position += length
-        if length < 2 or data[position] != 0xFF or data[position + 1] in _STANDALONE or data[position + 1] == 0xFF:
-            return False  # odd, or fill bytes: looked at more slowly
-        if data[position + 1] == 0xDA:
-            return data[position + 4] == channels
+        head = data[position : position + 2]
+        position += int.from_bytes(head, "big")
+        marker = data[position : position + 5]  # a scan's: marker, length, how many components
+        if len(marker) < 5 or marker[0] != 0xFF or marker[1] in _STANDALONE or marker[1] == 0xFF:
+            return False  # odd, cut off, or fill bytes: looked at more slowly
+        if marker[1] == 0xDA:
+            return marker[4] == channels
         position += 2
     return False
 

@@ -41,7 +41,7 @@ def use_every_secret(people: People, keys: Keys) -> dict[str, str]:
         "seed": people.seeds[user.id],
         "recovery code": codes[0],
         "key": text,
-        "secret of the key": text.rpartition("_")[2],
+        "secret of the key": text.split("_", 2)[2],
         "key after rotation": other,
         "session": step.session.token,
         "invitation": invitation,
