@@ -21,10 +21,12 @@ import pytest
 from tests.once import made_once
 
 from shipsight.build import BuildOptions, build
+from shipsight.build.measure import alternate
 from shipsight.doctor import Diagnosis, Severity
 from shipsight.doctor.speed import diagnose_server_speed, diagnose_speed
 from shipsight.model import Precision
 from shipsight.model.bundle import open_bundle, write_bundle
+from shipsight.predictor import load
 
 pytestmark = pytest.mark.alone
 
@@ -97,6 +99,18 @@ def quantized_while_it_runs(bundle: Path, place: Path) -> Path:
     variants = (*opened.variants, planted)
     write_bundle(place, files, card=opened.card, variants=variants, default_variant=name, golden=opened.manifest.golden)
     return place
+
+
+def how_much_slower(planted: Path) -> float:
+    """Returns how many times as long the default of a planted bundle takes as its reference."""
+    opened = open_bundle(planted)
+    reference = next(one for one in opened.variants if one.is_reference)
+    with load(opened) as slow, load(opened, variant=reference.name) as fast:
+        tensor = np.zeros(fast.session.input.shape, np.float32)
+        taken = alternate(
+            {"slow": lambda: slow.session.infer(tensor), "fast": lambda: fast.session.infer(tensor)}, rounds=10, runs=4
+        )
+    return taken.medians_ms["slow"] / taken.medians_ms["fast"]
 
 
 def test_healthy_bundle_has_no_finding_of_weight(digits_bundle: Path) -> None:
@@ -174,6 +188,8 @@ def test_start_without_kept_kernels_is_named_with_what_they_save(openvino_bundle
 
 def test_quantization_that_is_slower_than_float_is_named_first(digits_bundle: Path, tmp_path: Path) -> None:
     planted = quantized_while_it_runs(digits_bundle, tmp_path / "planted.bundle")
+    if how_much_slower(planted) < 1.25:
+        pytest.skip("this processor computes integers so fast that quantizing in every run costs little")
     diagnosis = diagnose_speed(planted, seconds=20, only=["sweep"])
     assert told(diagnosis)[:1] == ["int8-slower"], diagnosis.examined[0].figures
     assert diagnosis.findings[0].figures["is_dynamic"]
