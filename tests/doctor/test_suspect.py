@@ -3,11 +3,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,31 +45,6 @@ def images(
 @pytest.fixture(scope="module")
 def case(bundle: Bundle, images: tuple[Path, ...]) -> Case:
     return Case(bundle, bundle.default_variant, images)
-
-
-@pytest.fixture(scope="module")
-def server(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "shipsight",
-        "serve",
-        str(digits_bundle),
-        "--variant",
-        "all",
-        "--port",
-        "0",
-        "--json",
-    ]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        ready = json.loads(process.stdout.readline())
-        assert ready["event"] == "ready", ready
-        try:
-            yield ready["url"]
-        finally:
-            process.terminate()
 
 
 def diagnose(case: Case) -> list[Finding]:

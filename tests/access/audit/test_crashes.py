@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 from tests.access.audit.logs import QUICK, Place, make_log, predicted, refused, signed_in
+from tests.small_disk import mounted
 
 from shipsight.access import EventKind
 from shipsight.access.audit.reading import AuditReader
@@ -102,16 +103,8 @@ def test_servers_that_begin_a_log_at_once_begin_one(empty: Place) -> None:
 
 @pytest.fixture
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of one megabyte, in memory."""
-    disk = folder / "disk"
-    disk.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root mounts a small file system")
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False, capture_output=True)
-    if made.returncode:
-        pytest.skip("no file system can be mounted here")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
+    with mounted(folder / "disk") as disk:
+        yield disk
 
 
 def fill_disk(disk: Path) -> Path:

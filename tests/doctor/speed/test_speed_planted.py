@@ -53,31 +53,6 @@ def openvino_bundle(sample_dir: Path, tmp_path_factory: pytest.TempPathFactory) 
     return made_once(tmp_path_factory, "digits-openvino", make) / "digits.bundle"
 
 
-@pytest.fixture(scope="module")
-def server(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "shipsight",
-        "serve",
-        str(digits_bundle),
-        "--variant",
-        "all",
-        "--port",
-        "0",
-        "--json",
-    ]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        ready = json.loads(process.stdout.readline())
-        assert ready["event"] == "ready", ready
-        try:
-            yield ready["url"]
-        finally:
-            process.terminate()
-
-
 def write_image(path: Path, pixels: Any) -> Path:
     cv2.imwrite(str(path), np.ascontiguousarray(pixels[..., ::-1]))
     return path

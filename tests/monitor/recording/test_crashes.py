@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.monitor.recording.recordings import OFFICER, Place, new_recording
+from tests.small_disk import mounted
 
 from shipsight.errors import EnvironmentLackError
 from shipsight.monitor.recording import Store, erase_subject, rotate_key
@@ -125,16 +125,8 @@ def test_killed_eraser_leaves_each_erasure_whole_and_each_key_under_the_key_file
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte, in memory."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root mounts a small file system")
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False, capture_output=True)
-    if made.returncode:
-        pytest.skip("no file system can be mounted here")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
+    with mounted(tmp_path / "disk") as disk:
+        yield disk
 
 
 def test_full_disk_keeps_what_was_kept_and_nothing_torn_and_goes_on_when_there_is_room(small_disk: Path) -> None:
