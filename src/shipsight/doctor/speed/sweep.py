@@ -230,7 +230,7 @@ class StreamsFaster(Rule[SweepEvidence]):
             severity=Severity.NOTE,
             what="One image after another leaves cores idle: several at once give more images a second.",
             evidence=f"{best.count} streams: {best.value:.1f} images a second against {evidence.alone_ips:.1f}, {times(best.gain)} as many{around}.",
-            remedy=f"Use {best.count} streams and keep as many requests in flight; `shipsight serve` measures at its start how many pay.",
+            remedy=f"Use {best.count} streams and keep as many requests in flight; shipsight serve measures at its start how many pay.",
             command=f"shipsight serve BUNDLE --streams {best.count}",
             figures={"streams": best.count, "gain": best.gain.value, "gain_low": best.gain.low},
         )
