@@ -19,6 +19,7 @@ import typer
 
 from shipsight.cli.serve_access import open_id_settings, read_access
 from shipsight.cli.serve_audit import given_options, read_audit, tell_audit
+from shipsight.cli.serve_recording import read_recording
 from shipsight.cli.serve_told import ServeTold
 from shipsight.errors import MissingDependencyError
 from shipsight.spawning import ServingProcess
@@ -183,6 +184,16 @@ def serve_command(
     server_name: Annotated[
         str | None, typer.Option(help="What this server is called in the audit log; default: machine and port.")
     ] = None,
+    record_policy: Annotated[
+        Path | None,
+        typer.Option(help="Recording policy: what is kept of production; default: nothing of a single image."),
+    ] = None,
+    recordings: Annotated[
+        Path | None, typer.Option(help="Folder of the recordings; made where missing; default: $SHIPSIGHT_RECORDINGS.")
+    ] = None,
+    recordings_key: Annotated[
+        Path | None, typer.Option(help="File of their key; made where missing; default: beside the folder.")
+    ] = None,
     hang_seconds: Annotated[
         float, typer.Option(help="Seconds without a sign of life after which the serving process is restarted.")
     ] = 30.0,
@@ -287,6 +298,7 @@ def serve_command(
             server=server_name,
             port=port,
         ),
+        recording=read_recording(record_policy, recordings, recordings_key),
         tls=TlsSettings.of(tls_cert, tls_key, tls_client_ca, tls_client),
         steps=StepSettings(tuple(map(parse_steps, steps or ())), workers=step_workers, timeout_s=step_seconds),
     )

@@ -21,6 +21,7 @@ from shipsight.cli.audit_place import (
     log_left_alone,
     server_name,
 )
+from shipsight.cli.serve_recording import shown_policy
 
 if TYPE_CHECKING:
     from shipsight.serve import ServeOptions
@@ -112,12 +113,16 @@ def given_options(context: typer.Context, options: ServeOptions) -> tuple[tuple[
     from shipsight.serve.configuration import without_secrets
 
     access, audit = options.access.settings, options.audit
+    recording = options.recording
     effective: dict[str, Any] = {
         "--database": None if access is None else access.database,
         "--secrets-key": None if access is None else access.secrets_key,
         "--audit": audit.place or OFF,
         "--audit-key": audit.key,
         "--server-name": audit.server,
+        "--record-policy": shown_policy(context.params.get("record_policy"), recording),
+        "--recordings": recording.folder,
+        "--recordings-key": recording.key,
     }
     told = []
     for one in context.command.params:

@@ -41,6 +41,8 @@ class ServeTold:
     ) -> None:
         self._options, self._address, self._grpc, self._pin = options, address, grpc, pin
         self._audit = shown_place(options.audit)
+        folder = options.recording.folder
+        self._recordings = None if folder is None else str(folder)
         self._first: FirstLook | None = first
         self._as_json = as_json
 
@@ -48,7 +50,7 @@ class ServeTold:
         """Tells that it answers; who may ask is told the first time alone."""
         if self._as_json:
             address = {"url": self._address, "grpc": self._grpc, "sealing": self._pin}
-            _tell({"event": "ready", **address, "models": models, "audit": self._audit})
+            _tell({"event": "ready", **address, "models": models, "audit": self._audit, "recordings": self._recordings})
         else:
             self._show_ready(models)
         if self._first is not None:
@@ -84,6 +86,7 @@ class ServeTold:
             f"  metrics   {address}/metrics",
             *([] if self._grpc is None else [f"  gRPC      {self._grpc}"]),
             *([] if self._audit is None else [f"  audit     {self._audit}"]),
+            *([] if self._recordings is None else [f"  records   {self._recordings}"]),
             f"  sealing   {self._pin}",
             f"  try it    {self._curl()} --data-binary @photo.jpg {address}/v1/models/{name}/predict",
         ):

@@ -11,6 +11,7 @@ from shipsight.serve.limits import Limits
 from shipsight.serve.logs import LogSettings
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.options import ServeOptions, VertexRoutes
+from shipsight.serve.recording_options import RecordingOptions
 from shipsight.serve.rollout import RolloutOptions, parse_share
 from shipsight.serve.sealing_options import SealingOptions
 from shipsight.serve.step_settings import StepSettings, parse_steps
@@ -24,6 +25,7 @@ __all__ = [
     "Limits",
     "LogSettings",
     "OpenSettings",
+    "RecordingOptions",
     "RolloutOptions",
     "SealingOptions",
     "ServeOptions",

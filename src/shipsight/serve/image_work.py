@@ -37,6 +37,7 @@ class Done:
         rendered: what the question's `render` made, None without it.
         spans: `(stage, begin, end)`, monotonic seconds, in order.
         samples: of the pixels, None where nobody looks.
+        shown_rgb: the image that the predictions are in the pixels of, where a step of the operator's made another one; else None.
     """
 
     predictions: ImagePredictions
@@ -44,6 +45,7 @@ class Done:
     rendered: bytes | None
     spans: tuple[tuple[str, float, float], ...]
     samples: Samples | None = None
+    shown_rgb: Pixels | None = None
 
     @property
     def took_ms(self) -> float:
@@ -138,7 +140,8 @@ class ImageWork:
         watch.end("postprocess")
         if counts and not is_shadow:
             self.observer.image_done(model.name, model.version, runner.variant.name, watch.stages_ms)
-        return Done(predictions, watch.stages_ms, rendered, tuple(watch.spans), samples)
+        shown_rgb = None if seen.shown_rgb is pixels else seen.shown_rgb
+        return Done(predictions, watch.stages_ms, rendered, tuple(watch.spans), samples, shown_rgb)
 
     def _tiled(
         self, pixels: Pixels, predict: Callable[[Pixels], ImagePredictions], runner: Runner, question: Question

@@ -17,6 +17,7 @@ from shipsight.serve.engine_metrics import EngineMetrics
 from shipsight.serve.gate import Gate
 from shipsight.serve.image_work import Observer
 from shipsight.serve.models import Models, ModelState
+from shipsight.serve.recording_metrics import RecordingMetrics
 from shipsight.serve.rollout_control import RolloutControl
 from shipsight.serve.rollout_metrics import RolloutMetrics
 from shipsight.serve.scheduler import Scheduler
@@ -26,6 +27,7 @@ from shipsight.serve.suspicion import Suspicion
 if TYPE_CHECKING:
     # SQLAlchemy, which a server that records nothing does not need.
     from shipsight.access.audit.log import AuditLog
+    from shipsight.serve.recordings import Recordings
 
 __all__ = ["Metrics"]
 
@@ -103,6 +105,10 @@ class Metrics(Observer):
     def watch_suspicion(self, suspicion: Suspicion) -> None:
         """Adds how often somebody was suspected of copying a model."""
         self.registry.register(_Suspicion(suspicion))
+
+    def watch_recordings(self, recordings: Recordings) -> None:
+        """Adds how recording fares."""
+        self.registry.register(RecordingMetrics(recordings))
 
     def watch_sealing(self, sealing: Sealing) -> None:
         """Adds when the last sealing key ends."""

@@ -15,6 +15,7 @@ from shipsight.serve.audit_options import AuditOptions
 from shipsight.serve.limits import Limits
 from shipsight.serve.logs import LogFormat, LogSettings
 from shipsight.serve.opening import OpenSettings
+from shipsight.serve.recording_options import RecordingOptions
 from shipsight.serve.rollout import RolloutOptions
 from shipsight.serve.sealing_options import SealingOptions
 from shipsight.serve.step_settings import StepSettings
@@ -69,6 +70,7 @@ class ServeOptions:
         access: who may ask.
         sealing: requests that only the server reads.
         audit: where what happens is recorded.
+        recording: what is recorded of production, and where.
     """
 
     bundles: tuple[Path, ...]
@@ -92,6 +94,7 @@ class ServeOptions:
     access: AccessOptions = field(default_factory=AccessOptions)
     sealing: SealingOptions = field(default_factory=SealingOptions)
     audit: AuditOptions = field(default_factory=AuditOptions)
+    recording: RecordingOptions = field(default_factory=RecordingOptions)
 
     def __post_init__(self) -> None:
         if not self.bundles and self.repository is None:
@@ -181,6 +184,7 @@ class ServeOptions:
                 "access": AccessOptions.from_dict(told["access"]),
                 "sealing": SealingOptions.from_dict(told["sealing"]),
                 "audit": AuditOptions.from_dict(told["audit"]),
+                "recording": RecordingOptions.from_dict(told["recording"]),
                 "tls": None if told["tls"] is None else TlsSettings.from_dict(told["tls"]),
                 "steps": StepSettings(
                     **{**told["steps"], "files": tuple((name, Path(file)) for name, file in told["steps"]["files"])}

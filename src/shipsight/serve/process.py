@@ -41,6 +41,7 @@ from shipsight.serve.models import Models
 from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.options import ServeOptions
 from shipsight.serve.predicted import PredictionLog
+from shipsight.serve.recordings import Recordings, open_recordings
 from shipsight.serve.repository import Repository
 from shipsight.serve.revocation import Revocations
 from shipsight.serve.rollout_control import RolloutControl
@@ -100,6 +101,7 @@ def _serve(
     predicted = PredictionLog(events, now=gate.now) if options.audit.predictions else None
     suspicion = Suspicion(Extraction(gate.events, now=gate.now))
     metrics.watch_suspicion(suspicion)
+    recordings = _make_recordings(options, models, gate, metrics)
     service = PredictionService(
         models,
         scheduler,
@@ -110,6 +112,7 @@ def _serve(
         quotas=_make_quotas(options, gate, metrics),
         suspicion=suspicion,
         predicted=predicted,
+        watching=None if recordings is None else recordings.watching,
         gate=gate,
         sealed_only=SealedOnly(options.sealing.required),
     )
@@ -118,7 +121,7 @@ def _serve(
     stopping, ports = _Stop(service), Future[None]()
     stopping.at_signals()
     models.is_starting = True
-    loading = (service, steps, options, stopping, report, ports)
+    loading = (service, steps, recordings, options, stopping, report, ports)
     loader = threading.Thread(target=_load, args=loading, name="shipsight-loader")
     loader.start()
     traces = None if options.traces is None else Traces(options.traces)
@@ -127,7 +130,14 @@ def _serve(
     from shipsight.serve.http import make_server
 
     server = make_server(
-        options, service, metrics, open_inference=protocol, contexts=contexts, traces=traces, sealing=sealing
+        options,
+        service,
+        metrics,
+        open_inference=protocol,
+        contexts=contexts,
+        traces=traces,
+        sealing=sealing,
+        recordings=recordings,
     )
     stopping.watch(server)
     try:
@@ -137,7 +147,7 @@ def _serve(
         ports.cancel()
     loader.join()
     close_gate()
-    for part in (rollouts, models, steps, scheduler, suspicion, predicted, traces):
+    for part in (recordings, rollouts, models, steps, scheduler, suspicion, predicted, traces):
         if part is not None:
             part.close()
     return 0 if stopping.was_told else 1
@@ -172,6 +182,14 @@ def _make_gate(
         if options.audit.key is not None:
             gate.audited = open_audited(audit, options.audit.key, copies=lambda: audit.copies, now=gate.now)
     return gate, close_gate
+
+
+def _make_recordings(options: ServeOptions, models: Models, gate: Gate, metrics: Metrics) -> Recordings | None:
+    """Returns what records of production, None where nothing of single images is recorded."""
+    recordings = open_recordings(options.recording, models, events=gate.events, now=gate.now)
+    if recordings is not None:
+        metrics.watch_recordings(recordings)
+    return recordings
 
 
 def _make_quotas(options: ServeOptions, gate: Gate, metrics: Metrics) -> Quotas | None:
@@ -227,6 +245,7 @@ class _Stop:
 def _load(
     service: PredictionService,
     steps: StepTable,
+    recordings: Recordings | None,
     options: ServeOptions,
     stopping: _Stop,
     report: Reporter,
@@ -244,6 +263,8 @@ def _load(
         names = {name for name, _ in models.known()}
         steps.check(names)
         SealedOnly(options.sealing.required).check_known(names)
+        if recordings is not None:
+            recordings.check()
         models.is_starting = False
         ports.result()
     except ShipsightError as error:

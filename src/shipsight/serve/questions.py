@@ -62,6 +62,7 @@ class Question:
         deadline_s: seconds from now within which the answer must come, None for the server's default.
         tiles: how images are cut into windows, None for not at all.
         render: makes something of pixels and predictions in the same job (a drawn image), None for nothing.
+        subject: whom the images are of, as a header says that a recording policy names; None where it says nothing.
     """
 
     target: Target
@@ -70,6 +71,7 @@ class Question:
     deadline_s: float | None = None
     tiles: TileSettings | None = None
     render: Callable[[Pixels, ImagePredictions], bytes] | None = None
+    subject: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,7 @@ from shipsight.errors import (
     UsageError,
 )
 from shipsight.model import Card, ImagePredictions, Predictions
+from shipsight.monitor.answered import Answered
 from shipsight.serve.gate import Gate
 from shipsight.serve.image_work import Done, ImageWork, Observer
 from shipsight.serve.limits import Limits
@@ -46,6 +47,7 @@ from shipsight.serve.shadow import Mirrored, Shadow
 from shipsight.serve.steps import StepTable
 from shipsight.serve.suspicion import Suspicion
 from shipsight.serve.turns import has_room
+from shipsight.serve.watching import Watching
 from shipsight.vision import PredictSettings
 
 __all__ = ["PredictionService"]
@@ -69,6 +71,7 @@ class PredictionService:
         suspicion: told of what principals who are told apart asked and were answered, None for nobody.
         sealed_only: which models take sealed requests only; None for none.
         predicted: told of every prediction, None for nobody.
+        watching: told of every image that was answered, None for nobody; not of what a shadow says.
         clock: the scheduler's: monotonic seconds.
     """
 
@@ -86,6 +89,7 @@ class PredictionService:
         suspicion: Suspicion | None = None,
         sealed_only: SealedOnly | None = None,
         predicted: PredictionLog | None = None,
+        watching: Watching | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.models, self.gate, self.limits, self.quotas = models, gate or Gate(), limits, quotas
@@ -94,6 +98,7 @@ class PredictionService:
         self._work = ImageWork(limits, steps or StepTable(), observer or Observer(), scheduler.is_alone, clock)
         self._is_leaving = False
         self._suspicion, self._predicted, self._sealed_only = suspicion, predicted, sealed_only or SealedOnly()
+        self._watching = watching
         self._under_way = 0
         self._under_way_of: dict[str, int] = {}
 
@@ -150,6 +155,7 @@ class PredictionService:
             variant=runner.variant.name,
             images=tuple(one.predictions for one in done),
         )
+        self._watch(predictions, question, done)
         return Answer(predictions, stages, tuple(one.rendered for one in done if one.rendered is not None))
 
     def check(self, principal: Principal, target: Target, settings: PredictSettings) -> Card:
@@ -376,6 +382,42 @@ class PredictionService:
             for image, one in zip(question.images, done, strict=True)
         ]
         self.rollouts.shadow.mirror(model, question.target.key, images)
+
+    def subject_of(self, headers: Callable[[str], Sequence[str]]) -> str | None:
+        """Returns whom a request says that it is of, in the header that the recording policy names; None where it says nothing, or two things.
+
+        Args:
+            headers: gives the values of a header by its name, in lower case.
+        """
+        name = None if self._watching is None else self._watching.subject_header
+        given = () if name is None else headers(name)
+        if len(given) != 1:
+            return None
+        try:
+            # HTTP's headers come as bytes, which are read as Latin-1: people erase by the name as they write it.
+            return given[0].encode("latin-1").decode().strip() or None
+        except UnicodeError:
+            return given[0].strip() or None
+
+    def _watch(self, answered: Predictions, question: Question, done: Sequence[Done]) -> None:
+        if self._watching is None:
+            return
+        sealed, is_drifting = is_sealed(), self._watching.is_drifting(answered.model)
+        told = [
+            Answered(
+                image.data if one.shown_rgb is None else one.shown_rgb,
+                one.predictions,
+                answered.model,
+                answered.version,
+                answered.variant,
+                subject=question.subject,
+                is_sealed=sealed,
+                is_drifting=is_drifting,
+            )
+            for image, one in zip(question.images, done, strict=True)
+        ]
+        # Of a sealed request one image counts: counts, read by who may not open it, do not tell how many were in it.
+        self._watching.tell(told[:1] if sealed else told)
 
     def _check(self, question: Question) -> None:
         if not question.images:

@@ -344,3 +344,64 @@ def test_new_server_and_a_first_backup_are_told(stream: Stream) -> None:
     stream.tell(stream.at(1), EventKind.BACKED_UP, "server:mallory", server="vision-9", digest="00")
     assert len(stream.noted("new-server")) == 1
     assert stream.found("backup")[0].who == ("server:mallory",)
+
+
+# Recordings
+
+
+def erased(stream: Stream, at: float, what: str, records: int, who: str = "person:ada") -> None:
+    stream.tell(
+        stream.at(at),
+        EventKind.RECORDINGS_ERASED,
+        who,
+        subject="recordings",
+        address=OFFICE,
+        what=what,
+        records=records,
+    )
+
+
+def test_erasure_by_somebody_who_never_did_is_found(stream: Stream) -> None:
+    erased(stream, 1, "day", 12)
+    (finding,) = stream.found("recordings-changed")
+    assert (finding.who, finding.numbers["records"]) == (("person:ada",), 12)
+    assert "erased 12 recordings (day) for the first time" in finding.what
+
+
+def test_erasure_by_whose_work_it_is_is_not_found_unless_it_is_of_very_many(stream: Stream) -> None:
+    for day in (-20, -10, 1):
+        erased(stream, day, "subject", 2)
+    assert stream.found("recordings-changed") == []
+    erased(stream, 2, "day", 500)
+    (finding,) = stream.found("recordings-changed")
+    assert finding.severity is Severity.WARNING
+
+
+def test_recordings_that_ended_by_the_policy_are_not_found(stream: Stream) -> None:
+    erased(stream, 1, "expired", 5000, who="server:this server")
+    assert stream.found("recordings-changed") == []
+
+
+def test_first_backup_of_recordings_is_found(stream: Stream) -> None:
+    stream.tell(
+        stream.at(1), EventKind.RECORDINGS_CHANGED, "person:ada", subject="recordings", what="backup", records=9
+    )
+    assert len(stream.found("recordings-changed")) == 1
+
+
+def test_another_recording_policy_is_a_note(stream: Stream) -> None:
+    change = {"recording policy": "none -> abc"}
+    stream.tell(stream.at(1), EventKind.CONFIGURATION_CHANGED, "server:this server", subject="recordings", **change)
+    assert stream.found("recordings-changed") == []
+    assert len(stream.noted("recordings-changed")) == 1
+
+
+@pytest.mark.parametrize(("times", "what", "is_found"), [(500, "show", True), (10, "list", False)])
+def test_recordings_that_are_opened_count_as_data_that_is_read_and_those_of_a_list_do_not(
+    stream: Stream, times: int, what: str, is_found: bool
+) -> None:
+    for second in range(times):
+        at = stream.at(1, 10 + second / 3600)
+        records = 1 if what == "show" else 100
+        stream.tell(at, EventKind.DATA_READ, "person:ada", subject="recordings", what=what, records=records)
+    assert bool(stream.found("data-volume")) is is_found

@@ -200,3 +200,16 @@ def test_export_replaces_nothing(place: Place) -> None:
     for act in ("images", "statistics"):
         with pytest.raises(UsageError, match="there already"):
             reads(store, "", OFFICER, place.events, out)[act]()
+
+
+def test_pages_go_on_where_the_one_before_ended_also_within_a_millisecond(place: Place) -> None:
+    store = place.open()
+    names = set(place.keep(store, 5))
+    seen: list[str] = []
+    before = None
+    while page := list_recordings(
+        store, actor=OFFICER, events=place.events, before=before, limit=2, is_elsewhere=False
+    ):
+        seen += [one.label.id for one in page]
+        before = page[-1].label.at, page[-1].label.id
+    assert seen == sorted(names, reverse=True)

@@ -293,3 +293,56 @@ def test_recorder_keeps_to_the_bytes_of_the_policy(place: Place) -> None:
     assert newest > len(left) > 0
     assert left[-1].label.at == place.clock() - timedelta(seconds=1)
     assert store.index.total_bytes() <= 1 << 20
+
+
+def test_flush_ends_also_while_others_are_recorded(place: Place) -> None:
+    store = place.open()
+    with Recorder(store, events=place.events) as recorder:
+        ends = threading.Event()
+
+        def record_on() -> None:
+            while not ends.wait(0.001):
+                recorder.offer(answered())
+
+        busy = threading.Thread(target=record_on)
+        busy.start()
+        try:
+            recorder.offer(answered(1, subject="ada"))
+            assert recorder.flush(30)
+            assert len(store.keys.places(tag=store.keys.tag("ada"))) == 1
+        finally:
+            ends.set()
+            busy.join()
+
+
+def test_end_drops_and_counts_what_there_is_no_time_for(place: Place) -> None:
+    store = place.open()
+    begun, add = threading.Event(), store.add
+
+    def slow(new: Any) -> int:
+        begun.set()
+        time.sleep(0.5)
+        return add(new)
+
+    store.add = slow  # type: ignore[method-assign]
+    recorder = Recorder(store, events=place.events)
+    recorder.offer(answered())
+    assert begun.wait(30)
+    for seed in range(5):
+        assert recorder.offer(answered(seed))
+    recorder.close(0.01)
+    assert (recorder.state.recorded, recorder.state.dropped, recorder.state.waiting) == (1, 5, 0)
+    assert len(store.entries()) == 1
+
+
+def test_state_tells_bytes_and_the_oldest(place: Place) -> None:
+    store = place.open()
+    with Recorder(store, events=place.events) as recorder:
+        recorder.offer(answered())
+        assert recorder.flush()
+        place.clock.time += timedelta(seconds=5)
+        recorder.offer(answered(1))
+        assert recorder.flush()
+        state = recorder.state
+    assert state.kept_bytes == store.index.total_bytes() > 0
+    assert state.oldest == place.clock() - timedelta(seconds=5)

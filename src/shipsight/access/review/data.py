@@ -13,7 +13,7 @@ from shipsight.access.review.known import Known, day_of, is_young
 from shipsight.access.review.rule import Rule, Tell
 from shipsight.access.review.settings import ReviewSettings
 
-__all__ = ["CopiedByAsking", "FirstOfItsKind", "Volume"]
+__all__ = ["CopiedByAsking", "FirstOfItsKind", "RecordingsChanged", "Volume"]
 
 _MOST = 20_000
 _COUNTS = ("images", "files", "records", "entries")
@@ -133,7 +133,44 @@ class CopiedByAsking(Rule):
         tell(self, known.name_of(event), Severity.WARNING, what, [entry], who=[event.actor])
 
 
+class RecordingsChanged(Rule):
+    """Recordings of production erased, restored, or copied into a backup, by somebody who does not do so, or very many at once."""
+
+    code = "recordings-changed"
+    title = "Recordings erased, restored or backed up"
+    why = "Who wants to leave no trace erases what was recorded of it; who takes a backup along takes all recordings, though sealed."
+    advice = "See that somebody asked for it: a person, an authority, or whoever answers for the data."
+    kinds = frozenset({EventKind.RECORDINGS_ERASED, EventKind.RECORDINGS_CHANGED, EventKind.CONFIGURATION_CHANGED})
+
+    def see(self, entry: Entry, known: Known, tell: Tell) -> None:
+        """Looks who did it, and how many they were."""
+        event, name, what = entry.event, known.name_of(entry.event), str(entry.event.details.get("what"))
+        if event.kind is EventKind.CONFIGURATION_CHANGED:
+            if event.subject == "recordings":
+                told = f"server {shown(entry.server)} records under another policy"
+                tell(self, f"{entry.server} policy", Severity.NOTE, told, [entry], who=[event.actor])
+            return
+        # What has ended goes by the policy, whoever has it swept.
+        if event.outcome is not Outcome.DONE or what == "expired":
+            return
+        profile, count = known.profile(name), _pieces(event)
+        is_usual = profile is not None and profile.did(event.kind.value, event.at, known.window)
+        is_much = event.kind is EventKind.RECORDINGS_ERASED and count >= self.settings.volume_least
+        if is_usual and not is_much:
+            return
+        severity = Severity.NOTE if known.is_learning(event.at) and not is_much else Severity.WARNING
+        if event.kind is EventKind.RECORDINGS_ERASED:
+            told = f"{shown(event.actor)} erased {count} recordings ({shown(what, 40)})"
+        else:
+            told = f"{shown(event.actor)} did something to all recordings ({shown(what, 40)})"
+        if not is_usual:
+            told += " for the first time"
+        tell(self, f"{name} {event.kind.value}", severity, told, [entry], who=[event.actor], records=count)
+
+
 def _pieces(event: Event) -> int:
-    """Returns how many pieces an entry is about; one where it does not tell."""
+    """Returns how many pieces an entry is about; one where it does not tell, or only lists them."""
+    if event.details.get("what") == "list":
+        return 1
     counts = [event.details.get(name) for name in _COUNTS]
     return max((one for one in counts if isinstance(one, int) and not isinstance(one, bool)), default=1)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from shipsight.access.review.configuration import Backups, NewServer, Weakened
-from shipsight.access.review.data import CopiedByAsking, FirstOfItsKind, Volume
+from shipsight.access.review.data import CopiedByAsking, FirstOfItsKind, RecordingsChanged, Volume
 from shipsight.access.review.hours import OffHours
 from shipsight.access.review.keys import DormantKey, KeyGuessed, KeyMoved, KeyOfLeaver, Probing, TwoSecrets
 from shipsight.access.review.log_itself import ClockBackwards, KeysOfTheLog, Lost, ReviewOverdue, SequenceGap, Silent
@@ -46,6 +46,7 @@ RULES: tuple[type[Rule], ...] = (
     FirstOfItsKind,
     Volume,
     CopiedByAsking,
+    RecordingsChanged,
     ReplacedModel,
     PromotedUntried,
     LoadedByAnother,

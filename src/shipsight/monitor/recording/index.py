@@ -135,6 +135,12 @@ class Index:
         with reading(self.path) as connection:
             return int(connection.execute("SELECT COALESCE(SUM(size), 0) FROM recordings").fetchone()[0])
 
+    def extent(self) -> tuple[int, datetime | None]:
+        """Returns the bytes of all files, and when the oldest recording was answered, None where there is none."""
+        with reading(self.path) as connection:
+            size, oldest = connection.execute("SELECT COALESCE(SUM(size), 0), MIN(at) FROM recordings").fetchone()
+        return int(size), None if oldest is None else read_time(oldest)
+
     def counts(self, day: str) -> dict[str, int]:
         """Returns how many were recorded on a day by class, under the empty name all; those that are erased since count."""
         with reading(self.path) as connection:

@@ -54,6 +54,7 @@ def list_recordings(
     since: datetime | None = None,
     until: datetime | None = None,
     model: str | None = None,
+    before: tuple[datetime, str] | None = None,
     limit: int | None = None,
     is_elsewhere: bool = True,
 ) -> list[Entry]:
@@ -66,6 +67,7 @@ def list_recordings(
         since: not before, UTC.
         until: before.
         model: of this one.
+        before: time and id of a recording: only what comes after it in this order, for the next page.
         limit: how many at most.
         is_elsewhere: whether they ask from another machine: then the policy must let statistics out.
 
@@ -74,7 +76,10 @@ def list_recordings(
     """
     if is_elsewhere:
         store.enforcement.let_out(Leaves.STATISTICS)
-    entries = _readable(store, actor, since=since, until=until, model=model)[::-1][:limit]
+    entries = _readable(store, actor, since=since, until=until, model=model)[::-1]
+    if before is not None:
+        entries = [one for one in entries if (one.label.at, one.label.id) < before]
+    entries = entries[:limit]
     _tell(store, actor, events, EventKind.DATA_READ, what="list", records=len(entries))
     return entries
 

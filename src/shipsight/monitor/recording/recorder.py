@@ -24,46 +24,21 @@ from numpy.typing import NDArray
 
 from shipsight.access import EventSink
 from shipsight.errors import MissingDependencyError, ShipsightError
-from shipsight.model import ImagePredictions
+from shipsight.monitor.answered import Answered
 from shipsight.monitor.recording.enforcement import Candidate, Finder, classes_in, day_of
 from shipsight.monitor.recording.erasing import sweep
 from shipsight.monitor.recording.record import Label, Recording, new_id, read_time, write_time
 from shipsight.monitor.recording.store import NewRecording, Store
-from shipsight.vision import decode_image
 
 __all__ = ["Answered", "Recorder", "RecorderState"]
 
 _BATCH = 16
 _SWEEP_S = 3600.0
+_LOOK_S = 60.0
 _QUALITY = 90
 _OTHER = "application/octet-stream"
 _KINDS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp", b"BM": "image/bmp"}
 _log = logging.getLogger("shipsight.monitor")
-
-
-@dataclass(frozen=True, eq=False)
-class Answered:
-    """An image that was answered.
-
-    Attributes:
-        image: the file's bytes as they came or a view of them, or (height, width, 3) uint8 RGB pixels that nobody changes any more.
-        predictions: the answer.
-        model: name of who answered.
-        version: of it.
-        variant: of it.
-        subject: what the header of the policy's `subject_header` said, None where it was not there.
-        is_sealed: whether the request was sealed.
-        is_drifting: whether the model's drift alarm is on.
-    """
-
-    image: bytes | memoryview | NDArray[np.uint8]
-    predictions: ImagePredictions
-    model: str
-    version: str
-    variant: str
-    subject: str | None = None
-    is_sealed: bool = False
-    is_drifting: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +52,8 @@ class RecorderState:
         failed: that could not be kept: no room on the disk, or not decoded or redacted.
         left_out: that a rule had picked and a clause forbade, by its name.
         last_error: of the last failure, None where there was none; it holds no content.
+        kept_bytes: of all recordings, as of a minute ago at most.
+        oldest: when the oldest of them was answered, UTC, likewise; None where there is none.
     """
 
     waiting: int
@@ -85,6 +62,8 @@ class RecorderState:
     failed: int
     left_out: Mapping[str, int]
     last_error: str | None
+    kept_bytes: int
+    oldest: datetime | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +81,10 @@ class _Counts:
     failed: int = 0
     last_error: str | None = None
     waiting_bytes: int = 0
+    taken: int = 0
+    done: int = 0
+    kept_bytes: int = 0
+    oldest: datetime | None = None
 
 
 class Recorder:
@@ -135,7 +118,7 @@ class Recorder:
         self._queue: deque[_Waiting] = deque()
         self._counts = _Counts()
         self._changed = threading.Condition()
-        self._is_busy, self._is_closing = False, False
+        self._is_closing = False
         self._swept_s: float | None = None
         self._held = ExitStack()
         self._held.enter_context(store.writer())
@@ -153,8 +136,7 @@ class Recorder:
         reasons = self._store.enforcement.choose(candidate, now)
         if not reasons:
             return False
-        image = answered.image
-        size = len(image) if isinstance(image, bytes) else image.nbytes
+        image, size = answered.image, answered.size
         with self._changed:
             if (
                 self._is_closing
@@ -167,6 +149,7 @@ class Recorder:
             kept = replace(answered, image=bytes(image)) if isinstance(image, memoryview) else answered
             self._queue.append(_Waiting(kept, now, reasons, size))
             self._counts.waiting_bytes += size
+            self._counts.taken += 1
             self._changed.notify_all()
         return True
 
@@ -174,21 +157,38 @@ class Recorder:
     def state(self) -> RecorderState:
         """How it fares."""
         with self._changed:
-            counts, left_out = self._counts, dict(self._store.enforcement.left_out)
+            counts = self._counts
             return RecorderState(
-                len(self._queue), counts.recorded, counts.dropped, counts.failed, left_out, counts.last_error
+                waiting=len(self._queue),
+                recorded=counts.recorded,
+                dropped=counts.dropped,
+                failed=counts.failed,
+                left_out=dict(self._store.enforcement.left_out),
+                last_error=counts.last_error,
+                kept_bytes=counts.kept_bytes,
+                oldest=counts.oldest,
             )
 
     def flush(self, timeout_s: float = 30.0) -> bool:
-        """Waits until all that was taken is kept or has failed; tells whether it is. Before an erasure, so that nothing comes after it."""
+        """Waits until all that was taken until now is kept or has failed; tells whether it is. Before an erasure, so that nothing comes after it."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._queue and not self._is_busy, timeout_s)
+            taken = self._counts.taken
+            return self._changed.wait_for(lambda: self._counts.done >= taken, timeout_s)
 
-    def close(self) -> None:
-        """Keeps what waits, and lets another process write."""
+    def close(self, grace_s: float | None = None) -> None:
+        """Keeps what waits, and lets another process write.
+
+        Args:
+            grace_s: seconds that there are for it; what then still waits is dropped, and counted. None for as many as it takes.
+        """
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
+            if not self._changed.wait_for(lambda: not self._queue, grace_s):
+                _log.warning("%d images are not recorded: there was no time left", len(self._queue))
+                self._counts.dropped += len(self._queue)
+                self._counts.done += len(self._queue)
+                self._queue.clear()
         self._thread.join()
         self._held.close()
 
@@ -203,18 +203,19 @@ class Recorder:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._queue) or self._is_closing, self._until_sweep_s())
+                pause_s = min(self._until_sweep_s(), _LOOK_S)
+                self._changed.wait_for(lambda: bool(self._queue) or self._is_closing, pause_s)
                 batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
                 if not batch and self._is_closing:
                     return
                 self._counts.waiting_bytes -= sum(one.size for one in batch)
-                self._is_busy = True
+                self._changed.notify_all()
             try:
                 self._keep(batch)
                 self._sweep()
             finally:
                 with self._changed:
-                    self._is_busy = False
+                    self._counts.done += len(batch)
                     self._changed.notify_all()
 
     def _until_sweep_s(self) -> float:
@@ -264,7 +265,7 @@ class Recorder:
         if enforcement.keeps_bytes and isinstance(answered.image, bytes):
             begin = answered.image[:4]
             return answered.image, next((kind for sign, kind in _KINDS.items() if begin.startswith(sign)), _OTHER), ()
-        pixels = answered.image if isinstance(answered.image, np.ndarray) else decode_image(answered.image)
+        pixels = answered.image_rgb()
         find = None if self._find is None else self._find(answered.model)
         clean = enforcement.redacted(pixels, answered.predictions, find)
         return _encode(clean), "image/jpeg", enforcement.policy.redaction.classes
@@ -272,9 +273,13 @@ class Recorder:
     def _sweep(self) -> None:
         is_due = not self._until_sweep_s()
         try:
-            if is_due or self._store.index.total_bytes() > self._store.policy.retention.most_bytes:
+            kept_bytes, oldest = self._store.index.extent()
+            if is_due or kept_bytes > self._store.policy.retention.most_bytes:
                 self._swept_s = time.monotonic()
                 sweep(self._store, actor=self._actor, events=self._events)
+                kept_bytes, oldest = self._store.index.extent()
+            with self._changed:
+                self._counts.kept_bytes, self._counts.oldest = kept_bytes, oldest
         except Exception as error:  # noqa: BLE001 - the thread's edge: what is not swept now is in an hour, and is not shown meanwhile
             self._failed(0, error)
 

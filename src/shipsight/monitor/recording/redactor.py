@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shipsight.model import ImagePredictions
+from shipsight.model.bundle import Bundle
 from shipsight.monitor.recording.enforcement import Enforcement, Finder
 from shipsight.predictor import load
 
@@ -18,7 +19,7 @@ __all__ = ["open_redactor"]
 
 
 @contextmanager
-def open_redactor(enforcement: Enforcement, bundle: Path) -> Iterator[Finder]:
+def open_redactor(enforcement: Enforcement, bundle: Path | Bundle) -> Iterator[Finder]:
     """Gives what finds objects with a bundle's default variant, on one thread, so that requests keep theirs.
 
     Args:

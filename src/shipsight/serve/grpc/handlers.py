@@ -44,7 +44,7 @@ from shipsight.serve.revocation import Revocations
 from shipsight.serve.routing import KEY_HEADER, check_key
 from shipsight.serve.traces import CARRIED, Traces
 
-__all__ = ["Answer", "Answers", "Asking", "Binding", "Context", "Method", "routing_key"]
+__all__ = ["Answer", "Answers", "Asking", "Binding", "Context", "Method", "given_values", "routing_key"]
 
 _log = logging.getLogger("shipsight.serve")
 _requests_log = logging.getLogger("shipsight.serve.requests")
@@ -364,7 +364,12 @@ class _Edge:
 
 def _given(context: Context, name: str) -> str | None:
     """Returns the first value of that name which the client sent along, None where it sent none."""
-    return next((value for key, value in context.invocation_metadata() or () if key == name), None)
+    return next(iter(given_values(context, name)), None)
+
+
+def given_values(context: Context, name: str) -> list[str]:
+    """Returns the values of that name which the client sent along."""
+    return [value for key, value in context.invocation_metadata() or () if key == name and isinstance(value, str)]
 
 
 def routing_key(context: Context) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ import grpc
 from shipsight.access import Action, Principal
 from shipsight.errors import AccessError, DeadlineError, NotReadyError, ShipsightError
 from shipsight.serve.gate import conceal
-from shipsight.serve.grpc.handlers import Asking, Binding, Context, Method, routing_key
+from shipsight.serve.grpc.handlers import Asking, Binding, Context, Method, given_values, routing_key
 from shipsight.serve.grpc.messages import SERVICE, Message, message
 from shipsight.serve.grpc.statuses import text_of
 from shipsight.serve.grpc.tensors import is_raw, read_request, value_of, write_answer
@@ -140,7 +141,8 @@ class _Calls:
         name, version = request.model_name, request.model_version
         target = self._protocol.target(principal, Action.MODELS_PREDICT, name, version, **routing_key(context))
         endpoint = await self._protocol.find(request.model_name, target, deadline_s=deadline_s)
-        limits = self._protocol.service.limits
+        service = self._protocol.service
+        limits, subject = service.limits, service.subject_of(partial(given_values, context))
         # Numbers by type are read and written one by one: other requests are not kept waiting for it.
         raw = is_raw(request)
         with self._protocol.counted(endpoint):
@@ -149,7 +151,7 @@ class _Calls:
             else:
                 asked = await asyncio.to_thread(read_request, request, endpoint.inputs, limits)
             outputs, version = await self._protocol.infer(
-                principal, endpoint, target, asked.tensors, asked.parameters, deadline_s=deadline_s
+                principal, endpoint, target, asked.tensors, asked.parameters, deadline_s=deadline_s, subject=subject
             )
         if raw:
             return write_answer(endpoint.name, version, outputs, asked)

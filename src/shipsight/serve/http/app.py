@@ -27,6 +27,7 @@ from shipsight.serve.http.open_inference import open_inference_routes
 from shipsight.serve.http.pages import page_routes
 from shipsight.serve.http.principals import principal_of
 from shipsight.serve.http.proxies import TrustedProxies
+from shipsight.serve.http.recordings import recording_routes
 from shipsight.serve.http.request_log import RequestLog
 from shipsight.serve.http.rollout import rollout_routes
 from shipsight.serve.http.safe_headers import SafeHeaders
@@ -38,6 +39,7 @@ from shipsight.serve.needs import HEALTH, KNOWN, Needs
 from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.options import VertexRoutes
 from shipsight.serve.proxy_rules import ProxyRules
+from shipsight.serve.recordings import Recordings
 from shipsight.serve.request_notes import current_note
 from shipsight.serve.sealing import Sealing
 from shipsight.serve.service import PredictionService
@@ -82,6 +84,7 @@ def build_app(
     traces: Traces | None = None,
     proxy: ProxyRules | None = None,
     sealing: Sealing | None = None,
+    recordings: Recordings | None = None,
 ) -> ASGIApp:
     """Returns the app.
 
@@ -95,6 +98,7 @@ def build_app(
         traces: where spans go, None for nowhere.
         proxy: how the operator's own is known, None where there is none.
         sealing: opens sealed requests; None where none are taken.
+        recordings: that are being made; None where there are none.
     """
 
     async def openapi(request: Request) -> Response:
@@ -109,6 +113,7 @@ def build_app(
         *rollout_routes(service),
         *access_routes(service),
         *audit_routes(service),
+        *recording_routes(service, recordings),
         *stream_routes(streams),
         *open_inference_routes(open_inference),
         *cloud_routes(service, vertex),

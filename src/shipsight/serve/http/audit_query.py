@@ -17,7 +17,7 @@ from shipsight.errors import UsageError
 from shipsight.serve.http.access_fields import check_text, read_time
 from shipsight.serve.http.description import Operation, query
 
-__all__ = ["FILTERS", "FORMAT", "MOST_ENTRIES", "PAGING", "USUAL_ENTRIES", "Given", "read_query"]
+__all__ = ["FILTERS", "FORMAT", "MOST_ENTRIES", "PAGING", "USUAL_ENTRIES", "Given", "read_query", "read_values"]
 
 MOST_ENTRIES = 500
 """Entries in one answer."""
@@ -130,8 +130,8 @@ PAGE_FORMAT: Mapping[str, Operation] = {"format": query("format", {"type": "stri
 _CHOOSING = frozenset(FILTERS)
 
 
-def read_query(given: Iterable[tuple[str, str]], allowed: Mapping[str, Operation]) -> Given:
-    """Reads a query.
+def read_values(given: Iterable[tuple[str, str]], allowed: Mapping[str, Operation]) -> dict[str, Any]:
+    """Reads a query: what was given, by name.
 
     Args:
         given: its names and values.
@@ -147,7 +147,12 @@ def read_query(given: Iterable[tuple[str, str]], allowed: Mapping[str, Operation
         if name in read:
             raise UsageError("this stands twice", where=name)
         read[name] = _read(name, check_text(name, text), allowed[name]["schema"])
-    return Given(**read)
+    return read
+
+
+def read_query(given: Iterable[tuple[str, str]], allowed: Mapping[str, Operation]) -> Given:
+    """Reads a query of the audit log; as `read_values`."""
+    return Given(**read_values(given, allowed))
 
 
 def _read(name: str, text: str, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401 - whatever the schema says

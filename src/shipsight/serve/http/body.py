@@ -14,7 +14,7 @@ from shipsight.serve.limits import Limits
 from shipsight.serve.memory import give_back_memory
 from shipsight.serve.request_notes import note_body
 
-__all__ = ["HeldBodies", "is_sealed_scope", "read_body", "read_view"]
+__all__ = ["HeldBodies", "is_sealed_scope", "read_body", "read_json_body", "read_view"]
 
 _FLOOD_BYTES = 32 * 2**20  # of bodies at once; once they are answered their memory goes back
 
@@ -59,6 +59,21 @@ async def read_view(request: Request, limits: Limits) -> bytes | memoryview:
         raise ClientDisconnect
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     note_body(body)
+    return body
+
+
+async def read_json_body(request: Request, limits: Limits) -> bytes:
+    """Returns a body that calls itself JSON, or none at all.
+
+    Raises:
+        UsageError: it is called something else.
+        LimitError, OverloadedError, ClientDisconnect: as `read_view`.
+    """
+    body = await read_body(request, limits)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    # A form of another site can send any text, but not call it JSON.
+    if body and kind != "application/json":
+        raise UsageError("bodies are JSON here", where="Content-Type", expected="application/json", got=kind[:40])
     return body
 
 

@@ -134,6 +134,7 @@ async def _vertex(service: PredictionService, principal: Principal, request: Req
         Target(model, **read_key(request)),
         [_instance(one, position) for position, one in enumerate(told["instances"])],
         read_settings(told.get("parameters", {}), _PARAMETERS),
+        subject=service.subject_of(request.headers.getlist),
     )
     found = (await service.predict(principal, question)).predictions
     answered_by = f"{found.model}/{found.version}/{found.variant}"

@@ -279,6 +279,7 @@ async def predict(
         deadline_s=read_number(options, "deadline_ms", 0.0) / 1e3 if "deadline_ms" in options else None,
         tiles=query_tiles(options),
         render=_draw if wants_picture else None,
+        subject=service.subject_of(request.headers.getlist),
     )
     told = await service.predict(principal, question)
     headers = {"server-timing": ", ".join(f"{stage};dur={ms:.2f}" for stage, ms in told.stages_ms.items())}

@@ -133,7 +133,11 @@ class _Calls:
         endpoint = await self._protocol.find(request.path_params["model"], target)
         with self._protocol.counted(endpoint):
             asked = await _read(request, service, endpoint)
-            outputs, version = await self._protocol.infer(principal, endpoint, target, asked.tensors, asked.parameters)
+            subject = service.subject_of(request.headers.getlist)
+            tensors, parameters = asked.tensors, asked.parameters
+            outputs, version = await self._protocol.infer(
+                principal, endpoint, target, tensors, parameters, subject=subject
+            )
         head = {"model_name": endpoint.name, "model_version": version}
         body, header_size = write_answer(head, outputs, asked)
         if header_size is None:

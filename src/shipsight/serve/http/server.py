@@ -27,6 +27,7 @@ from shipsight.serve.http.tls import Listener, TlsAcceptor
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.options import ServeOptions
+from shipsight.serve.recordings import Recordings
 from shipsight.serve.sealing import Sealing
 from shipsight.serve.service import PredictionService
 from shipsight.serve.tls import Reloaded
@@ -99,6 +100,7 @@ def make_server(
     contexts: Reloaded[ssl.SSLContext] | None,
     traces: Traces | None,
     sealing: Sealing | None = None,
+    recordings: Recordings | None = None,
 ) -> HttpServer:
     """Returns the server of HTTP.
 
@@ -110,6 +112,7 @@ def make_server(
         contexts: of TLS, the latest for each new connection; None for plain HTTP.
         traces: where spans go, None for nowhere.
         sealing: opens sealed requests; None where none are taken.
+        recordings: that are being made; None where there are none.
     """
     limits = options.limits
     streams = Streams(service, limits, metrics, traces)
@@ -123,6 +126,7 @@ def make_server(
         traces=traces,
         proxy=options.access.proxy_rules(),
         sealing=sealing,
+        recordings=recordings,
     )
     config = uvicorn.Config(
         app,

@@ -150,7 +150,7 @@ class Streams:
         wants_tracks = read_flag(options, "track")
         if wants_tracks:
             options.setdefault("conf", str(TRACK_CONF))
-        question = _question(socket, options)
+        question = _question(self.service, socket, options)
         card = self.service.check(principal, question.target, question.settings)
         if question.tiles is not None:
             check_tiling(card.task)
@@ -366,7 +366,7 @@ async def _no_upgrade(request: Request) -> Response:
     return refused
 
 
-def _question(socket: WebSocket, options: Mapping[str, str]) -> Question:
+def _question(service: PredictionService, socket: WebSocket, options: Mapping[str, str]) -> Question:
     path = socket.path_params
     return Question(
         target=Target(path["model"], path.get("version"), options.get("variant"), **read_key(socket)),
@@ -374,4 +374,5 @@ def _question(socket: WebSocket, options: Mapping[str, str]) -> Question:
         settings=query_settings(options),
         tiles=query_tiles(options),
         deadline_s=read_number(options, "deadline_ms", 0.0) / 1e3 if "deadline_ms" in options else None,
+        subject=service.subject_of(socket.headers.getlist),
     )

@@ -255,6 +255,7 @@ class OpenInference:
         parameters: Mapping[str, Any],
         *,
         deadline_s: float | None = None,
+        subject: str | None = None,
     ) -> tuple[dict[str, Tensor], str]:
         """Runs a request.
 
@@ -265,6 +266,7 @@ class OpenInference:
             tensors: input name -> tensor, checked against the endpoint.
             parameters: of the request, without those that the wire format has for itself.
             deadline_s: seconds that the wire gives, None where it does not say; the sooner of it and the parameter counts.
+            subject: as in `Question`.
 
         Returns:
             Output name -> tensor, and the version that answered.
@@ -276,7 +278,7 @@ class OpenInference:
         limit_s = min((one for one in (asked.timeout_s, deadline_s) if one is not None), default=None)
         (tensor,) = tensors.values()
         if isinstance(tensor, list):
-            outputs, version = await self._predict(principal, endpoint, target, tensor, asked, limit_s)
+            outputs, version = await self._predict(principal, endpoint, target, tensor, asked, limit_s, subject)
         else:
             version = endpoint.model.version
             # The tensor was checked against this version's input.
@@ -294,12 +296,14 @@ class OpenInference:
         images: list[bytes],
         asked: Asked,
         limit_s: float | None,
+        subject: str | None,
     ) -> tuple[dict[str, Tensor], str]:
         question = Question(
             replace(target, variant=asked.variant),
             [EncodedImage(image) for image in images],
             asked.settings,
             limit_s,
+            subject=subject,
         )
         answer = await self.service.predict(principal, question)
         self._count_images(endpoint, answer.stages_ms, len(images))
