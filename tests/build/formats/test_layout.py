@@ -52,7 +52,7 @@ def _distributions(
         constants += _constants(
             **{
                 f"sizes{number}": np.array([1, 3, height, width]),
-                f"w{number}": draw.normal(0, 6, (4 * bins, 3, 1, 1)).astype(np.float32),
+                f"w{number}": draw.normal(0, 2, (4 * bins, 3, 1, 1)).astype(np.float32),
             }
         )
         nodes += [
@@ -101,6 +101,28 @@ def test_means_by_anchor_are_the_same_whatever_the_levels_and_bins(
     )
     image = _image((1, 3, 16, 16), seed)
     np.testing.assert_allclose(_run(after, image), _run(before, image), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0, 1e6])
+def test_means_stay_means_however_far_the_peaks_lie_apart(scale: float) -> None:
+    weights = np.arange(16, dtype=np.float32).reshape(1, 16, 1, 1)
+    before = _distributions([(8, 8), (4, 4)], 16, weights)
+    editor = OnnxEditor(before)
+    average_by_anchor(editor)
+    image = _image((1, 3, 16, 16), 4) * np.float32(scale)
+    means, told = (_run(model, image) for model in (editor.dump(), before))
+    # A sigmoid of means between 0 and 15.
+    assert np.isfinite(means).all()
+    assert means.min() >= 0.5 - 1e-6
+    assert means.max() <= 1 / (1 + np.exp(-15.0)) + 1e-6
+    if scale == 1.0:
+        np.testing.assert_allclose(means, told, rtol=1e-5, atol=1e-6)
+
+
+def test_before_opset_11_nothing_is_rewritten() -> None:
+    model = onnx.load_model_from_string(_distributions([(4, 4)], 4, np.arange(4, dtype=np.float32).reshape(1, 4, 1, 1)))
+    model.opset_import[0].version = 10
+    assert average_by_anchor(OnnxEditor(model.SerializeToString())) == 0
 
 
 @pytest.mark.parametrize(

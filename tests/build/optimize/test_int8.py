@@ -228,6 +228,41 @@ def test_pixels_enter_the_first_layer_without_a_way_through_float(tiny_detector,
     assert np.abs(got - want).max() < 0.5
 
 
+def test_openvino_takes_each_pixel_as_it_is_however_dark_the_calibration(tiny_detector, tiny_images, tiny_card):
+    import openvino
+
+    from shipsight.build.formats import trim_onnx
+
+    dark = [image // 2 for image in tiny_images]
+    files = quantize_ir(trim_onnx(tiny_detector, tiny_card), dark, tiny_card)
+    model = openvino.Core().read_model(files["model.xml"], openvino.Tensor(np.frombuffer(files["model.bin"], np.uint8)))
+    first = next(node for node in model.get_ordered_ops() if node.get_type_name() == "FakeQuantize")
+    limits = [float(first.input_value(port).get_node().get_data().item()) for port in range(1, 5)]
+    assert first.input_value(0).get_node().get_type_name() == "Convert"
+    assert limits == [0, 255, 0, 255]
+
+
+@pytest.mark.parametrize(
+    ("starts", "stops", "axes", "steps"),
+    [([2], [5], [1], [1]), ([-3], [-1], [1], [1]), ([4, 0], [1, 9], [1, 3], [-1, 2]), ([0], [1 << 62], [-1], [3])],
+    ids=["inside", "from-the-end", "backwards", "beyond-the-end"],
+)
+def test_slices_that_quantizers_pass_cut_out_the_same(starts, stops, axes, steps):
+    import openvino
+    import openvino.opset13 as operations
+
+    from shipsight.build.optimize._nncf_child import _use_strided_slices
+
+    data = operations.parameter([1, 6, 4, 8], np.float32)
+    bounds = [operations.constant(np.array(value, np.int64)) for value in (starts, stops, steps, axes)]
+    model = openvino.Model([operations.slice(data, *bounds)], [data])
+    values = np.random.default_rng(0).normal(size=(1, 6, 4, 8)).astype(np.float32)
+    want = openvino.compile_model(model, "CPU")(values)[0]
+    _use_strided_slices(model)
+    assert Counter(node.get_type_name() for node in model.get_ordered_ops())["StridedSlice"] == 1
+    np.testing.assert_array_equal(openvino.compile_model(model, "CPU")(values)[0], want)
+
+
 def test_attempts_try_the_finer_weights_first_and_the_safe_ones_next(tiny_detector, tiny_images, tiny_card):
     names = {
         target: [one.name for one in openvino_attempts(tiny_detector, tiny_images, card=tiny_card, target=target)]

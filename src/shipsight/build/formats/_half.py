@@ -81,11 +81,11 @@ def _region(editor: OnnxEditor) -> list[Any]:
 
 
 def _is_heavy(editor: OnnxEditor, node: Any) -> bool:  # noqa: ANN401 - protobuf
-    """Tells layers with weights; not those that turn a distribution into its mean (DFL): they follow a softmax."""
+    """Tells layers with weights; not those that turn a distribution into its mean (DFL): they follow a softmax or its exponentials."""
     if node.op_type not in _HEAVY or editor.constant(node.input[1]) is None:
         return False
     feeding = editor.producer(node.input[0])
-    return feeding is None or feeding.op_type != "Softmax"
+    return feeding is None or feeding.op_type not in ("Softmax", "Exp")
 
 
 def _has_subgraph(node: Any) -> bool:  # noqa: ANN401 - protobuf

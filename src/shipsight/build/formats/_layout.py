@@ -2,8 +2,11 @@
 """The same sums in a layout that engines move less memory for.
 
 `average_by_anchor`: the boxes of `yolov8` heads are means of a distribution (DFL). Exporters average over axis 1 of
-(1, bins, 4, anchors), which costs three transpositions of 2 MB; here each distribution lies in one row. Measured on
-YOLO11n at 640 px: 14 % less of a whole inference in ONNX Runtime, 4 % of an INT8 one in OpenVINO.
+(1, bins, 4, anchors), which costs three transpositions of 2 MB; here the four distributions of an anchor lie in one row,
+their exponentials are taken together, and one product gives all sums. Measured on YOLO11n at 640 px: 14 % less of a whole
+inference in ONNX Runtime, 8 % of an INT8 one in OpenVINO. Exponentials are of the distance to the largest of the row, 80
+at most: exact unless one side's peak lies 80 below another's (12 at most in YOLO11n on 40 images of coco128, 9 on BCCD);
+there the mean is still one of bins, and finite.
 
 `join_whole`: blocks that split a tensor, work on one part and join all parts with the result join the tensor itself; only
 the part that is worked on is cut out. Measured likewise: 2 % of a float inference in OpenVINO, 1 % in ONNX Runtime.
@@ -23,10 +26,14 @@ from shipsight.build.formats._onnx_model import OnnxEditor
 __all__ = ["average_by_anchor", "join_whole"]
 
 _SIDES = 4
+_CLIP_BY_INPUT = 11  # opset
+_DEPTH = 80.0  # exp(-80) and its sums are still normal float32
 
 
 def average_by_anchor(editor: OnnxEditor) -> int:
-    """Rewrites every DFL whose shape is known; returns how many there were."""
+    """Rewrites every DFL whose shape is known, from opset 11 on; returns how many there were."""
+    if editor.opset < _CLIP_BY_INPUT:
+        return 0
     found = [node for node in editor.graph.node if node.op_type == "Conv"]
     return sum(_rewrite_average(editor, node) for node in found)
 
@@ -93,12 +100,27 @@ def _rewrite_average(editor: OnnxEditor, average: Any) -> bool:  # noqa: ANN401 
     rows = editor.add_constant(np.array([1, -1, _SIDES * bins], np.int64), "rows")
     turned_levels = [editor.add("Transpose", [str(level)], perm=[0, 2, 3, 1]) for level in levels]
     flat = editor.add("Concat", [editor.add("Reshape", [level, rows]) for level in turned_levels], axis=1)
-    each = editor.add_constant(np.array([-1, bins], np.int64), "distributions")
-    share = editor.add("Softmax", [editor.add("Reshape", [flat, each])], axis=-1)
-    mean = editor.add("MatMul", [share, editor.add_constant(weights.reshape(bins, 1), "bins")])
-    sides = editor.add("Reshape", [mean, editor.add_constant(np.array([1, -1, _SIDES], np.int64), "sides")])
-    editor.redirect(result, editor.add("Transpose", [sides], perm=[0, 2, 1]))
+    exponentials = _exponentials(editor, flat)
+    sums = np.zeros((_SIDES * bins, 2 * _SIDES), np.float32)
+    for side in range(_SIDES):
+        sums[side * bins : (side + 1) * bins, side] = weights.reshape(bins)
+        sums[side * bins : (side + 1) * bins, _SIDES + side] = 1
+    both = editor.add("MatMul", [exponentials, editor.add_constant(sums, "sums")])
+    weighted, whole = (_columns(editor, both, start) for start in (0, _SIDES))
+    editor.redirect(result, editor.add("Transpose", [editor.add("Div", [weighted, whole])], perm=[0, 2, 1]))
     return True
+
+
+def _exponentials(editor: OnnxEditor, name: str) -> str:
+    """Returns exponentials of rows, each from its largest: none overflows, no sum of a few is 0."""
+    below = editor.add("Sub", [name, editor.maximum(name, axis=2, keepdims=True)])
+    return editor.add("Exp", [editor.add("Clip", [below, editor.add_constant(np.array(-_DEPTH, np.float32), "depth")])])
+
+
+def _columns(editor: OnnxEditor, name: str, start: int) -> str:
+    """Returns the columns of four sides of a (1, anchors, n) tensor."""
+    bounds = [editor.add_constant(np.array([value], np.int64), "columns") for value in (start, start + _SIDES, 2)]
+    return editor.add("Slice", [name, *bounds])
 
 
 def _chain(editor: OnnxEditor, name: str, op_types: tuple[str, ...]) -> list[Any] | None:

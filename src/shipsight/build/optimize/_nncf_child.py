@@ -40,6 +40,7 @@ def main(folder: Path) -> None:
     model = openvino.Core().read_model(folder / "model.onnx")
     # Folds what the ONNX reader spells out (a shape computation for each bias), as OpenVINO's own converter does.
     apply_moc_transformations(model, False)
+    _use_strided_slices(model)
     quantized = nncf.quantize(
         model,
         nncf.Dataset(images, lambda image: feed(np.asarray(image), proto, card)),
@@ -49,6 +50,7 @@ def main(folder: Path) -> None:
         ignored_scope=nncf.IgnoredScope(names=_openvino_names(model, frozenset(job["float_nodes"])), validate=False),
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix(job["overflow_fix"])),
     )
+    _keep_pixels(quantized)
     for name, content in write_ir(quantized).items():
         (folder / name).write_bytes(content)
 
@@ -69,6 +71,40 @@ def _openvino_names(model: Any, nodes: frozenset[str]) -> list[str]:  # noqa: AN
         if any(part in nodes or part.rpartition("/")[0] in nodes for part in (name, *fused)):
             found.append(name)
     return sorted(found)
+
+
+def _use_strided_slices(model: Any) -> None:  # noqa: ANN401
+    """Turns each `Slice` with fixed bounds into a `StridedSlice`: NNCF carries quantizers over the latter only."""
+    import openvino.opset13 as operations
+
+    for piece in [operation for operation in model.get_ordered_ops() if operation.get_type_name() == "Slice"]:
+        data, *bounds = [port.get_source_output() for port in piece.inputs()]
+        nodes = [bound.get_node() for bound in bounds]
+        if any(node.get_type_name() != "Constant" for node in nodes) or len(nodes) != 4:
+            continue
+        starts, stops, steps, axes = (np.asarray(node.get_data()) for node in nodes)
+        begin, end, stride, is_whole = (np.full(len(data.get_partial_shape()), value) for value in (0, 0, 1, 1))
+        begin[axes], end[axes], stride[axes], is_whole[axes] = starts, stops, steps, 0
+        whole = is_whole.tolist()
+        strided = operations.strided_slice(data, *(np.int64(one) for one in (begin, end, stride)), whole, whole)
+        strided.set_friendly_name(piece.get_friendly_name())
+        for reader in piece.output(0).get_target_inputs():
+            reader.replace_source_output(strided.output(0))
+
+
+def _keep_pixels(model: Any) -> None:  # noqa: ANN401
+    """Quantizes uint8 input by itself: calibration's brightest pixel may lie below 255, and the engine skips an identity."""
+    import openvino.opset13 as operations
+
+    for quantizer in [
+        operation for operation in model.get_ordered_ops() if operation.get_type_name() == "FakeQuantize"
+    ]:
+        cast = quantizer.input_value(0).get_node()
+        is_pixels = cast.get_type_name() == "Convert" and cast.input_value(0).get_element_type().get_type_name() == "u8"
+        if is_pixels and quantizer.get_attributes()["levels"] == 256:
+            for port, value in zip(quantizer.inputs()[1:], (0, 255, 0, 255), strict=True):
+                limit = operations.constant(np.full((1, 1, 1, 1), value, np.float32))
+                port.replace_source_output(limit.output(0))
 
 
 if __name__ == "__main__":

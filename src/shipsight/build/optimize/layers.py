@@ -149,11 +149,11 @@ def _find_roles(graph: Graph) -> dict[str, LayerRole]:
 
 
 def _is_bin_average(graph: Graph, node: str) -> bool:
-    """Tells DFL: it follows a softmax, with nothing but reordering between."""
+    """Tells DFL: it follows a softmax, or a trimmed one's exponentials, with nothing but reordering between."""
     feeding = graph.parents[node]
     while len(feeding) == 1 and graph.op_types[feeding[0]] in ("Reshape", "Transpose", "Identity"):
         feeding = graph.parents[feeding[0]]
-    return len(feeding) == 1 and graph.op_types[feeding[0]] == "Softmax"
+    return len(feeding) == 1 and graph.op_types[feeding[0]] in ("Softmax", "Exp")
 
 
 def _find_attention(graph: Graph) -> list[str]:

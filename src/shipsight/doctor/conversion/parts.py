@@ -91,7 +91,11 @@ def find_parts(model: Any, pairs: Iterable[Pair], clipped: Mapping[str, float]) 
     decode = graph.behind_last_layers()
     sigmoids = [one for one in decode if one.op_type == "Sigmoid"]
     dfl = [one for one in decode if one.op_type not in ("Sigmoid", "Concat") and not graph.leads_to(one, "Sigmoid")]
-    dfl += [one for one in decode if one.op_type == "Concat" and graph.leads_to(one, "Softmax")]
+    dfl += [
+        one
+        for one in decode
+        if one.op_type == "Concat" and (graph.leads_to(one, "Softmax") or graph.leads_to(one, "Exp"))
+    ]
     spans = _spanning(graph, pairs)
     spanned = {one.restored for one in spans}
     rest = [one for one in pairs if one.restored not in spanned]
