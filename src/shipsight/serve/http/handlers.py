@@ -25,6 +25,7 @@ __all__ = ["Handler", "bind"]
 Handler = Callable[[PredictionService, Principal, Request], Awaitable[Response]]
 _log = logging.getLogger("shipsight.serve")
 _CLIENT_LEFT = 499
+_WATCHED_AFTER_S = 0.1
 
 
 def bind(
@@ -66,28 +67,41 @@ async def _while_connected(request: Request, handle: Callable[[Request], Awaitab
     Raises:
         ClientDisconnect: the client left.
     """
-    has_body = asyncio.Event()
-
-    async def receive() -> Message:
-        message = await request.receive()
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            has_body.set()
-        return message
+    handling = asyncio.current_task()
+    assert handling is not None
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
+    watcher: asyncio.Task[None] | None = None
+    has_left = False
 
     async def watch() -> None:
-        # Only once the body is there: before, what comes next is for the handler.
-        await has_body.wait()
+        nonlocal has_left
         while (await request.receive())["type"] != "http.disconnect":
             continue
+        has_left = True
+        handling.cancel()
 
-    task = asyncio.ensure_future(handle(Request(request.scope, receive)))
-    watcher = asyncio.ensure_future(watch())
+    def begin() -> None:
+        nonlocal watcher
+        watcher = loop.create_task(watch())
+
+    async def receive() -> Message:
+        nonlocal timer
+        message = await request.receive()
+        # Only once the body is there: before, what comes next is for the handler. And only where it takes a while: most
+        # requests end before it is worth a task.
+        if message["type"] == "http.request" and not message.get("more_body", False) and timer is None:
+            timer = loop.call_later(_WATCHED_AFTER_S, begin)
+        return message
+
     try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
+        return await handle(Request(request.scope, receive))
+    except asyncio.CancelledError:
+        if has_left and not handling.uncancel():
+            raise ClientDisconnect from None
+        raise
     finally:
-        for one in (task, watcher):
-            one.cancel()
-        await asyncio.gather(task, watcher, return_exceptions=True)
+        if timer is not None:
+            timer.cancel()
+        if watcher is not None:
+            watcher.cancel()
