@@ -28,6 +28,7 @@
     |       `-- AuditProofError     an audit log is not what was signed or proved
     |-- AnswerIsNoError       nobody: the question was answered with no                exit 1
     |   |-- ReplayMismatchError   this machine does not run what was measured
+    |   |-- AlertRefusedError     a receiver of alerts refused one
     |   `-- ParityError           a variant differs from the source by more than its gate
     |-- MissingDependencyError, SandboxError, AuditError  (EnvironmentLackError)  the environment  exit 3
     |-- LimitError            a resource limit: time, memory, size                     exit 2
@@ -55,6 +56,7 @@ from typing import ClassVar
 
 __all__ = [
     "AccessError",
+    "AlertRefusedError",
     "AnswerIsNoError",
     "ArtefactError",
     "AuditError",
@@ -347,6 +349,12 @@ class ReplayMismatchError(AnswerIsNoError):
     """This machine does not run the thing that was measured."""
 
     code = "replay-mismatch"
+
+
+class AlertRefusedError(AnswerIsNoError):
+    """A receiver answered that it does not take an alert, and would not if it were asked again."""
+
+    code = "alert-refused"
 
 
 class ParityError(AnswerIsNoError):

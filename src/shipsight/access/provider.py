@@ -10,7 +10,6 @@ Sources: OpenID Connect Discovery 1.0, 4; RFC 6749, 2.3.1 and 4.1.3; RFC 7636; O
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 import time
 from base64 import b64encode
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus, urlencode, urlsplit
 
+from shipsight.access.exchange import is_loopback
 from shipsight.access.id_tokens import ALGORITHMS, TokenError, read_json
 from shipsight.access.settings import OpenIdSettings
 from shipsight.errors import EnvironmentLackError, MissingDependencyError, UsageError
@@ -193,14 +193,7 @@ def _is_endpoint(url: str, *, may_be_plain: bool) -> bool:
         return False
     if not url.isascii() or not url.isprintable() or " " in url:
         return False
-    return parts.scheme == "https" or (parts.scheme == "http" and may_be_plain and _is_loopback(parts.hostname))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return parts.scheme == "https" or (parts.scheme == "http" and may_be_plain and is_loopback(parts.hostname))
 
 
 def _read_secret(settings: OpenIdSettings) -> str | None:

@@ -10,16 +10,9 @@ every exchange ends in time. Stable. Sources: C2SP tlog-witness; `docs/protocols
 from __future__ import annotations
 
 import base64
-import contextlib
-import http.client
-import ipaddress
 import re
-import ssl
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -27,6 +20,7 @@ from shipsight.access.audit.checkpoint import Checkpoint, VerifierKey, add_signa
 from shipsight.access.audit.copies import Consistency
 from shipsight.access.audit.merkle import verify_consistency
 from shipsight.access.audit.notes import KeyKind
+from shipsight.access.exchange import ask_http, is_loopback
 from shipsight.errors import AuditProofError, ServiceError, UsageError
 
 __all__ = ["WitnessCopy", "WitnessPlace", "fetch_checkpoint"]
@@ -52,17 +46,15 @@ class WitnessPlace:
     url: str
     key: VerifierKey
     ca: Path | None = None
-    _parts: tuple[str, str, int | None, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
-        if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None:
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None or parts.port == 0:
             raise UsageError("not the address of a witness", got=self.url, expected="https://host[:port][/path]")
-        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise UsageError("a witness on another machine is asked over TLS", got=self.url, expected="https://")
         if self.key.kind is not KeyKind.COSIGNATURE:
             raise UsageError("not the key of a witness", got=self.key.text, hint="Run there: shipsight audit witness")
-        object.__setattr__(self, "_parts", (parts.scheme, parts.hostname, parts.port, parts.path.rstrip("/")))
 
     @classmethod
     def parse(cls, text: str) -> WitnessPlace:
@@ -209,71 +201,19 @@ def _request(checkpoint: Checkpoint, known: int, proof: Sequence[bytes]) -> byte
 
 def _exchange(place: WitnessPlace, method: str, path: str, body: bytes | None, timeout_s: float) -> tuple[int, str]:
     """Returns status and text of an answer; a size is told by its status and type."""
-    scheme, host, port, prefix = place._parts  # noqa: SLF001 - of this file
-    connection: http.client.HTTPConnection
-    if scheme == "https":
-        context = ssl.create_default_context(cafile=place.ca)
-        connection = http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
-    else:
-        connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
-    headers = {"Content-Type": "text/plain; charset=utf-8"} if body is not None else {}
-    with _ends(connection, timeout_s):
-        try:
-            connection.request(method, prefix + path, body, headers)
-            # The answer keeps the socket where the other side said that it ends.
-            with contextlib.closing(connection.getresponse()) as answer:
-                data = _read(answer, time.monotonic() + timeout_s)
-        except http.client.HTTPException as error:
-            raise ServiceError("not an answer of HTTP", where=place.url, got=type(error).__name__) from error
-    if len(data) > _MOST_BYTES:
+    answer = ask_http(
+        place.url.rstrip("/") + path,
+        method,
+        body=body,
+        headers={"Content-Type": "text/plain; charset=utf-8"} if body is not None else {},
+        ca=place.ca,
+        timeout_s=timeout_s,
+        most_bytes=_MOST_BYTES,
+        name=place.url,
+    )
+    if len(answer.body) > _MOST_BYTES:
         raise ServiceError("a witness answers too much", where=place.url, expected=f"{_MOST_BYTES} bytes")
-    text = data.decode("utf-8", "backslashreplace")
+    text = answer.body.decode("utf-8", "backslashreplace")
     if answer.status == _CONFLICT and answer.headers.get_content_type() != _SIZE_TYPE:
         raise ServiceError("a witness answers with something else", where=place.url, got=text[:100])
     return answer.status, text
-
-
-def _read(answer: http.client.HTTPResponse, until_s: float) -> bytes:
-    # Piece by piece: who sends a byte now and then is within each time-out of the socket.
-    data = b""
-    while len(data) <= _MOST_BYTES and (piece := answer.read1(_MOST_BYTES)):
-        data += piece
-        if time.monotonic() > until_s:
-            raise TimeoutError("the answer came too slowly")
-    return data
-
-
-@contextmanager
-def _ends(connection: http.client.HTTPConnection, timeout_s: float) -> Iterator[None]:
-    """Cuts a connection after a time, however busily the other side sends pieces of a head or of a handshake."""
-    is_cut = threading.Event()
-
-    def cut() -> None:
-        is_cut.set()
-        opened = connection.sock
-        if opened is not None:
-            with contextlib.suppress(OSError):
-                opened.shutdown(2)
-
-    timer = threading.Timer(timeout_s, cut)
-    timer.daemon = True
-    timer.start()
-    late = TimeoutError(f"no whole answer within {timeout_s:g} s")
-    try:
-        yield
-        if is_cut.is_set():
-            raise late
-    except (OSError, ServiceError) as error:
-        if is_cut.is_set():
-            raise late from error
-        raise
-    finally:
-        timer.cancel()
-        connection.close()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

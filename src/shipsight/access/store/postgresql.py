@@ -8,12 +8,12 @@ Sources: PostgreSQL 34.19 (`sslmode`), OWASP ASVS 5.0, 12.3.1 and 12.3.2.
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event
 
+from shipsight.access.exchange import is_loopback
 from shipsight.errors import CertificateError, UsageError
 
 __all__ = ["postgresql_engine"]
@@ -65,7 +65,7 @@ def _read_query(url: URL) -> dict[str, str]:
 
 def _tls(host: str | None, told: dict[str, str]) -> ssl.SSLContext | bool:
     """Returns how the server's certificate is checked; False for no TLS."""
-    is_here = "unix_sock" in told or _is_loopback(host)
+    is_here = "unix_sock" in told or host is None or is_loopback(host)
     mode = told.get("sslmode", _DISABLE if is_here else _MODES[-1])
     if mode not in _MODES:
         raise UsageError("no such sslmode", where="--database", expected=", ".join(_MODES), got=mode)
@@ -81,15 +81,6 @@ def _tls(host: str | None, told: dict[str, str]) -> ssl.SSLContext | bool:
         raise CertificateError(
             "not a file of authorities in PEM", where="sslrootcert", got=f"{authorities}: {error.strerror or error}"
         ) from error
-
-
-def _is_loopback(host: str | None) -> bool:
-    if host is None or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _connect(dialect: Any, record: object, arguments: list[Any], named: dict[str, Any]) -> Any:  # noqa: ANN401 - SQLAlchemy's
