@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Watching one model's production for drift: what comes now against what came first.
+
+The first images make the reference, as many apart as they must be to be news (`permuting.spacing`). From then on every
+window of images is compared with it, all features in one test. An alarm needs both: chance would name any feature in no
+more than `error` of the windows, and what moved is large enough to matter.
+
+Leaves to others: training data (`doctor accuracy` compares with it), what becomes of alarms (`alerts`), keeping images
+(`recording`). Invariants: numbers only, no image is kept; nothing here fails a request: what cannot be read is counted.
+Thread-safe. Stable.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shipsight.errors import ShipsightError, UsageError
+from shipsight.model import ImagePredictions
+from shipsight.monitor._state import State, read_state, write_state
+from shipsight.monitor.drift import Drift, MonitorSettings
+from shipsight.monitor.features import CLASSES, Observation, columns, observe
+from shipsight.monitor.permuting import Comparison, class_shift, compare, spacing
+from shipsight.monitor.signal import Signal
+from shipsight.monitor.telling import tell
+
+__all__ = ["Monitor", "MonitorReport", "Phase"]
+
+Pixels = NDArray[np.uint8]
+_log = logging.getLogger("shipsight.monitor")
+_MOST_KEPT = 20
+"""References' worth of images that are looked at for one reference before only every second one is taken."""
+
+
+class Phase(StrEnum):
+    """What a monitor is doing."""
+
+    LEARNING = "learning"
+    """The reference is not complete."""
+    WAITING = "not enough data"
+    """No window has been completed since."""
+    WATCHING = "watching"
+    """At least one window was compared."""
+
+
+@dataclass(frozen=True)
+class MonitorReport:
+    """How a model's production stands.
+
+    Attributes:
+        subject: model/variant.
+        phase: what the monitor is doing.
+        seen: images it was told of since the state began.
+        taken: of them, those it looked at.
+        unreadable: of them, those that could not be measured.
+        reference: images in the reference, or so far.
+        window: images in the window that is being filled.
+        spacing: every how many-th looked at counts, so that each is news.
+        windows: that were compared.
+        is_kept: whether the state file holds all of this up to the latest comparison, where there is one.
+        drifts: every feature in the latest comparison, the likeliest first; empty before one.
+    """
+
+    subject: str
+    phase: Phase
+    seen: int
+    taken: int
+    unreadable: int
+    reference: int
+    window: int
+    spacing: int
+    windows: int
+    is_kept: bool = True
+    drifts: tuple[Drift, ...] = ()
+
+    @property
+    def alarms(self) -> tuple[Drift, ...]:
+        """The features that alarm."""
+        return tuple(one for one in self.drifts if one.is_alarm)
+
+
+@dataclass(eq=False)
+class Monitor:
+    """Watches one model.
+
+    Args:
+        subject: model/variant, for reports.
+        settings: how.
+        state_file: where the numbers are kept over restarts: read where it exists, written after every comparison and by
+            `save`; None keeps them in memory.
+        clock: monotonic seconds.
+
+    Raises:
+        CorruptError: the state file is damaged.
+        UsageError: it is another subject's, or was made with other settings.
+    """
+
+    subject: str
+    settings: MonitorSettings = field(default_factory=MonitorSettings)
+    state_file: Path | None = None
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._due_s = -float("inf")
+        self._state = State()
+        self._names: tuple[str, ...] = ()
+        self._is_kept = True
+        if self.state_file is not None and self.state_file.exists():
+            self._state = read_state(self.state_file, self.subject, self.settings)
+
+    def observe(self, image: Pixels | Callable[[], Pixels], predictions: ImagePredictions) -> bool:
+        """Takes notice of an image and its answer; nearly free where it is not its turn.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, or what gives it: called only where it is looked at.
+            predictions: the answer.
+
+        Returns:
+            Whether it was looked at.
+        """
+        with self._lock:
+            self._state.seen += 1
+            now = self.clock()
+            if now < self._due_s:
+                return False
+            self._due_s = max(self._due_s + 1 / self.settings.most_per_s, now)
+            self._state.turn = (self._state.turn + 1) % self._state.step
+            if self._state.turn:
+                return False
+            self._state.taken += 1
+        try:
+            one = observe(image() if callable(image) else image, predictions)
+        except ShipsightError:
+            with self._lock:
+                self._state.unreadable += 1
+            return True
+        self._add(one, predictions.class_names)
+        return True
+
+    def _add(self, one: Observation, names: tuple[str, ...]) -> None:
+        with self._lock:
+            state = self._state
+            self._names = names
+            if state.reference and len(state.reference[0].counts) != len(one.counts):
+                raise UsageError(
+                    "a monitor watches one model",
+                    where=self.subject,
+                    expected=f"{len(state.reference[0].counts)} classes",
+                    got=len(one.counts),
+                    hint="Give each model a monitor of its own",
+                )
+            if not state.is_learned:
+                state.reference.append(one)
+                self._learn()
+                return
+            state.window.append(one)
+            if len(state.window) < self.settings.window:
+                return
+            window, state.window = state.window, []
+            reference, number = list(state.reference), state.windows
+        # Outside the lock: others go on meanwhile.
+        found = compare(columns(reference), columns(window), seed=number)
+        with self._lock:
+            state.windows += 1
+            state.drifts = self._judge(found, reference, window)
+        try:
+            self.save()
+        except OSError as error:
+            # Watching goes on; the report says it.
+            _log.error("a monitor's state cannot be written: %s", error)
+            self._is_kept = False
+
+    def _learn(self) -> None:
+        """Ends learning where the reference holds enough images that are news to each other. Holds the lock."""
+        state, wanted = self._state, self.settings.reference
+        if len(state.reference) < wanted or len(state.reference) % wanted:
+            return
+        apart = spacing(columns(state.reference))
+        if len(state.reference) >= apart * wanted:
+            state.reference = state.reference[::apart][:wanted]
+            state.step *= apart
+            state.is_learned = True
+        elif len(state.reference) >= _MOST_KEPT * wanted:
+            state.reference = state.reference[::2]
+            state.step *= 2
+
+    def _judge(
+        self, found: dict[str, Comparison], reference: list[Observation], window: list[Observation]
+    ) -> tuple[Drift, ...]:
+        before, here = columns(reference), columns(window)
+        drifts = []
+        for name, one in found.items():
+            least = self.settings.least_class_effect if name == CLASSES else self.settings.least_effect
+            is_alarm = one.p_family <= self.settings.error and one.effect >= least
+            shown = _show_classes(before[name], here[name], self._names) if name == CLASSES else None
+            medians = (float(np.median(here[name])), float(np.median(before[name])))
+            drifts.append(Drift(name, one.effect, one.p_family, is_alarm, *(shown or medians)))
+        return tuple(sorted(drifts, key=lambda one: (not one.is_alarm, one.p_family, -one.effect)))
+
+    def report(self) -> MonitorReport:
+        """Returns how things stand."""
+        with self._lock:
+            state = self._state
+            phase = Phase.LEARNING if not state.is_learned else Phase.WATCHING if state.windows else Phase.WAITING
+            return MonitorReport(
+                subject=self.subject,
+                phase=phase,
+                seen=state.seen,
+                taken=state.taken,
+                unreadable=state.unreadable,
+                reference=len(state.reference),
+                window=len(state.window),
+                spacing=state.step,
+                windows=state.windows,
+                is_kept=self._is_kept,
+                drifts=state.drifts,
+            )
+
+    def signals(self) -> list[Signal]:
+        """Returns what `alerts` is told: one for every feature; none before a window was compared."""
+        report = self.report()
+        return [
+            tell(one, self.subject, self.settings.window, self._least(one.feature), self.settings.error)
+            for one in report.drifts
+        ]
+
+    def _least(self, feature: str) -> float:
+        return self.settings.least_class_effect if feature == CLASSES else self.settings.least_effect
+
+    def forget(self) -> None:
+        """Begins anew: what comes now becomes the reference. For after a change that was meant."""
+        with self._lock:
+            self._state = State()
+        self.save()
+
+    def save(self) -> None:
+        """Writes the state file, whole or not at all; nothing where there is none.
+
+        Raises:
+            OSError: the file cannot be written; the one before stands.
+        """
+        if self.state_file is None:
+            return
+        with self._lock:
+            write_state(self.state_file, self.subject, self.settings, self._state)
+            self._is_kept = True
+
+
+def _show_classes(before: NDArray[np.float64], here: NDArray[np.float64], names: tuple[str, ...]) -> tuple[str, str]:
+    """Returns the class that changed most, and how."""
+    kind, most = np.unravel_index(int(np.argmax(class_shift(before, here))), (2, before.shape[1]))
+    name = names[most] if most < len(names) else str(most)
+    if kind:
+        return name, f"in {(before[:, most] > 0).mean():.0%} to {(here[:, most] > 0).mean():.0%} of the images"
+    shares = [float(side[:, most].sum() / max(side.sum(), 1.0)) for side in (before, here)]
+    return name, f"{shares[0]:.0%} to {shares[1]:.0%} of the objects"
