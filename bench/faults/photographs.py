@@ -19,6 +19,13 @@ def darker(image: Image.Image, strength: float, draw: np.random.Generator) -> Im
 
 
 def brighter(image: Image.Image, strength: float, draw: np.random.Generator) -> Image.Image:
+    """Exposed for too long: what is light is cut off."""
+    levels = np.asarray(image, np.float32) * strength * draw.uniform(0.97, 1.03)
+    return Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+
+
+def veiled(image: Image.Image, strength: float, draw: np.random.Generator) -> Image.Image:
+    """Fog, or light in the lens."""
     levels = np.asarray(image, np.float32)
     return Image.fromarray((255 - (255 - levels) * (1 - strength)).astype(np.uint8))
 

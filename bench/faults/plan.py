@@ -63,6 +63,7 @@ class Planted:
         plant: makes it in a folder, and returns what `shipsight doctor` is given behind the bundle, its first word `accuracy` or `speed`.
         strength: `weak`, `middle`, `strong`, or `-` where it has none.
         may_be_unseen: whether silence is right, too.
+        models: in which it can be seen at all; empty for every one.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Planted:
     plant: Callable[[Scene, Path, int], list[str]]
     strength: str = "-"
     may_be_unseen: bool = False
+    models: frozenset[str] = frozenset()
 
 
 STRENGTHS = ("weak", "middle", "strong")
@@ -128,6 +130,13 @@ ONLY_TENSORS: dict[str, tuple[set[str], dict[str, object]]] = {
     "channels last": ({"layout-swapped"}, {"layout": "nhwc"}),
     "another size": ({"size-wrong"}, {"size_hw": (192, 192)}),
     "rectangular": ({"rectangular-letterbox", "size-wrong"}, {"size_hw": (192, 256)}),
+}
+SHOWN_BY: dict[str, frozenset[str]] = {
+    # The pictures of digits are square, so nothing is padded; those of coco128 are 640 px wide, so nothing is resized.
+    **{name: frozenset({"bccd", "yolo11n"}) for name in ("padded with black", "padded with white")},
+    "smoothed by Pillow": frozenset({"bccd"}),
+    # Digits are written dark on light and light on dark.
+    "inverted": frozenset({"bccd", "yolo11n"}),
 }
 # Where a tensor of one picture cannot show it: a square one has no padding.
 POSTPROCESSING: dict[str, tuple[set[str], dict[str, object]]] = {
@@ -190,7 +199,8 @@ def _other_image(scene: Scene, folder: Path, seed: int) -> list[str]:
 
 CAMERAS: dict[str, tuple[set[str], photographs.Change, tuple[float, float, float]]] = {
     "darker": ({"images-darker"}, photographs.darker, (0.35, 0.6, 0.85)),
-    "brighter": ({"images-brighter"}, photographs.brighter, (0.3, 0.55, 0.8)),
+    "veiled": ({"contrast-lower"}, photographs.veiled, (0.3, 0.55, 0.8)),
+    "over-exposed": ({"images-brighter"}, photographs.brighter, (1.25, 1.6, 2.2)),
     "flat": ({"contrast-lower"}, photographs.flat, (0.4, 0.65, 0.85)),
     "blurred": ({"images-blurred"}, photographs.blurred, (0.3, 0.7, 1.5)),
     "noisy": ({"images-noisier"}, photographs.noisy, (10, 25, 50)),
@@ -380,7 +390,7 @@ def _slow() -> Iterator[Planted]:
 def faults() -> Iterator[Planted]:
     """Yields every fault."""
     for name, (right, changes) in {**PREPROCESSING, **ONLY_TENSORS}.items():
-        yield Planted(name, "tensor", frozenset(right), _tensor(changes))
+        yield Planted(name, "tensor", frozenset(right), _tensor(changes), models=SHOWN_BY.get(name, frozenset()))
     yield Planted("tensor of another image", "tensor", frozenset({"other-image"}), _other_image)
     for name, (right, changes) in PREPROCESSING.items():
         unseen = name in {"padded with black", "padded with white", "levels of video"}
@@ -394,7 +404,8 @@ def faults() -> Iterator[Planted]:
             plant = _camera(change, strength)
             yield Planted(name, "camera", frozenset(right), plant, word, may_be_unseen=word == "weak")
     for name, (right, change, strength) in PLAIN_CAMERAS.items():
-        yield Planted(name, "camera", frozenset(right), _camera(change, strength))
+        plant = _camera(change, strength)
+        yield Planted(name, "camera", frozenset(right), plant, models=SHOWN_BY.get(name, frozenset()))
     yield Planted("darker and noisier", "camera", frozenset({"images-darker", "images-noisier"}), _two_changes)
     yield Planted(
         "lying on its side",

@@ -12,6 +12,7 @@ from shipsight.build.progress import Progress
 from shipsight.doctor.case import Told
 from shipsight.doctor.examination import Examination
 from shipsight.doctor.finding import Figure, Finding, Picture, Severity, by_weight
+from shipsight.errors import MissingDependencyError
 
 __all__ = ["Diagnosis", "Examined", "examine"]
 
@@ -121,7 +122,12 @@ def examine(about: str, case: Given, examinations: Sequence[Examination[Given, A
             continue
         progress.step(one.title, one.cost)
         its_begin_s = time.monotonic()
-        evidence = one.collect(case, progress)
+        try:
+            evidence = one.collect(case, progress)
+        except MissingDependencyError as error:
+            # The others need other packages: what they find is worth having.
+            examined.append(Examined(one.name, one.title, lacks=str(error)))
+            continue
         for rule in one.rules:
             findings += rule.look(evidence)
         took_s = time.monotonic() - its_begin_s
@@ -131,8 +137,19 @@ def examine(about: str, case: Given, examinations: Sequence[Examination[Given, A
     return Diagnosis(
         about=about,
         of=case.told(),
-        findings=tuple(by_weight(findings)),
+        findings=tuple(by_weight(findings, _causes(examinations))),
         examined=tuple(examined),
         environment=describe_environment(),
         took_s=time.monotonic() - begin_s,
     )
+
+
+def _causes(examinations: Sequence[Examination[Any, Any]]) -> dict[str, frozenset[str]]:
+    """Returns for each rule that tells of a symptom the rules that explain it."""
+    looking = {one.name: frozenset(rule.id for rule in one.rules) for one in examinations}
+    return {
+        rule.id: looking[rule.explained_by]
+        for one in examinations
+        for rule in one.rules
+        if rule.explained_by in looking
+    }

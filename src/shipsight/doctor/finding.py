@@ -87,6 +87,31 @@ class Finding:
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
 
 
-def by_weight(findings: Iterable[Finding]) -> list[Finding]:
-    """Returns findings in the order in which people should read them: the severest first, of those the surest and costliest."""
-    return sorted(findings, key=lambda one: (_ORDER[one.severity], -one.weight * one.certainty, one.rule))
+_EXPLAINS = 0.5
+"""Least part of what a symptom costs that a cause must cost to go before it."""
+
+
+def by_weight(findings: Iterable[Finding], causes: Mapping[str, frozenset[str]] | None = None) -> list[Finding]:
+    """Returns findings in the order in which people should read them.
+
+    The severest first, of those the surest and costliest; a symptom comes after an error that explains it.
+
+    Args:
+        findings: in any order.
+        causes: rule that tells of a symptom -> rules whose errors explain it.
+    """
+    every = list(findings)
+
+    def place(one: Finding) -> tuple[int, float, bool, float, str]:
+        own = one.weight * one.certainty
+        explaining = (causes or {}).get(one.rule, frozenset())
+        before = [
+            other.weight * other.certainty
+            for other in every
+            if other.rule in explaining
+            and other.severity is Severity.ERROR
+            and other.weight * other.certainty >= _EXPLAINS * own
+        ]
+        return _ORDER[one.severity], -min([own, *before]), bool(before), -own, one.rule
+
+    return sorted(every, key=place)

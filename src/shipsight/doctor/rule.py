@@ -20,10 +20,12 @@ class Rule(ABC, Generic[Evidence]):
     Attributes:
         id: stable, words joined by hyphens: `channels-swapped`. Its page is `docs/doctor/<id>.md`.
         title: a few words, as people say it.
+        explained_by: name of the examination whose errors explain what this rule sees; empty where nothing does.
     """
 
     id: ClassVar[str]
     title: ClassVar[str]
+    explained_by: ClassVar[str] = ""
 
     @abstractmethod
     def look(self, evidence: Evidence) -> Iterable[Finding]:

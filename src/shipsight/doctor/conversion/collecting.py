@@ -114,7 +114,9 @@ def collect(case: Case, progress: Progress) -> ConversionEvidence:
             scores=tuple(_score_pairs(golden, asked))[:400],
             is_own=suspect.kind is SuspectKind.VARIANT,
         )
-        evidence = replace(evidence, largest=_largest(source, variant, reference, card, golden, evidence))
+        evidence = replace(
+            evidence, largest=_largest(source, suspect.files, variant, reference, card, golden, evidence)
+        )
     progress.part(4, 6)
     if model is not None and evidence.is_integer and not evidence.weights and suspect.kind is not SuspectKind.VARIANT:
         evidence = replace(
@@ -292,19 +294,36 @@ def _finite(value: float) -> float:
 
 
 def _largest(
-    source: bytes, variant: Variant, reference: Variant, card: Card, golden: _Golden, evidence: ConversionEvidence
+    source: bytes,
+    files: Mapping[str, bytes],
+    variant: Variant,
+    reference: Variant,
+    card: Card,
+    golden: _Golden,
+    evidence: ConversionEvidence,
 ) -> tuple[tuple[str, float], ...]:
-    """Returns the largest activation of each layer of the source, where the suspect has FP16 in it."""
+    """Returns the largest activations of the source's layers and of the suspect's own, where it has FP16 in it."""
     if not (evidence.facts.is_half or evidence.float_type == "f16") or variant.size_hw != reference.size_hw:
         return ()
-    model = import_onnx().load_model_from_string(source)
+    most = _peaks(source, TensorLayout.FLOAT_NCHW, card, golden)
+    if variant.engine == "onnxruntime":
+        # What is scaled up and down again within the suspect is in no layer of the source.
+        own = _peaks(files[variant.files[0]], variant.layout, card, golden)
+        most |= {name: max(value, most.get(name, 0.0)) for name, value in own.items() if value >= _HALF_MOST}
+    return tuple(sorted(most.items(), key=lambda one: -one[1])[:8])
+
+
+def _peaks(model_onnx: bytes, layout: TensorLayout, card: Card, golden: _Golden) -> dict[str, float]:
+    """Returns the largest activation of each layer, FP16's largest for what is not finite."""
+    model = import_onnx().load_model_from_string(model_onnx)
     names = [node.output[0] for node in model.graph.node if node.op_type in ("Conv", "MatMul", "Add", "Mul")]
-    run = read_tensors(source, names)
+    run = read_tensors(model_onnx, names)
     most = dict.fromkeys(names, 0.0)
     for tensor in golden.tensors[:_LAYER_INPUTS]:
-        for name, values in run(to_tensor(tensor, card.input, TensorLayout.FLOAT_NCHW)).items():
-            most[name] = max(most[name], float(np.abs(values).max(initial=0.0)))
-    return tuple(sorted(most.items(), key=lambda one: -one[1])[:8])
+        for name, values in run(to_tensor(tensor, card.input, layout)).items():
+            size = np.nan_to_num(np.abs(values), nan=_HALF_MOST, posinf=_HALF_MOST)
+            most[name] = max(most[name], float(size.max(initial=0.0)))
+    return most
 
 
 def _clipped(source: bytes, pairs: Sequence[Pair], card: Card, golden: _Golden) -> dict[str, float]:

@@ -140,7 +140,7 @@ class ConversionEvidence:
         weights: that differ, the first layer first.
         compared: weights that were compared.
         repairs: parts of an integer graph, each measured.
-        largest: largest absolute activation of the source by layer, those nearest to FP16's 65504 first; only for FP16.
+        largest: largest absolute activation by layer, of the source and where it reaches FP16's 65504 of the suspect, largest first; only for FP16.
         not_finite: whether the suspect gave numbers that are not finite.
         has_integer_dot: whether this processor has instructions for 8-bit products (VNNI, or Arm's).
         classes: number of them.

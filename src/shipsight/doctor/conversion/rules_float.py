@@ -101,7 +101,7 @@ class HalfOverflow(Rule[ConversionEvidence]):
         if not overflows(evidence) or evidence.weights:
             return
         name, most = evidence.largest[0] if evidence.largest else ("", 0.0)
-        told = f"the largest activation of the source is {most:.0f} in {name}, FP16 ends at 65504; " if most else ""
+        told = f"the largest activation is {most:.0f} in {name}, FP16 ends at 65504; " if most else ""
         yield Finding(
             rule=self.id,
             severity=Severity.ERROR if evidence.not_finite else severity(evidence),

@@ -91,6 +91,7 @@ class BoxesShifted(Rule[DatasetEvidence]):
 
     id = "boxes-shifted"
     title = "Boxes are shifted or scaled"
+    explained_by = "conversion"
 
     def look(self, evidence: DatasetEvidence) -> Iterable[Finding]:
         """Returns the finding, if any."""
@@ -129,6 +130,7 @@ class ScoresCompressed(Rule[DatasetEvidence]):
 
     id = "scores-compressed"
     title = "Scores are compressed or moved"
+    explained_by = "conversion"
 
     def look(self, evidence: DatasetEvidence) -> Iterable[Finding]:
         """Returns the finding, if any."""
@@ -163,6 +165,7 @@ class OneClassLost(Rule[DatasetEvidence]):
 
     id = "one-class-lost"
     title = "A class is lost"
+    explained_by = "conversion"
 
     def look(self, evidence: DatasetEvidence) -> Iterable[Finding]:
         """Returns one finding for all classes that are lost, if any."""
@@ -201,6 +204,7 @@ class ThresholdsDiffer(Rule[DatasetEvidence]):
 
     id = "thresholds-differ"
     title = "Thresholds are built in"
+    explained_by = "conversion"
 
     def look(self, evidence: DatasetEvidence) -> Iterable[Finding]:
         """Returns the finding, if any."""
@@ -241,6 +245,7 @@ class StaleModel(Rule[DatasetEvidence]):
 
     id = "stale-model"
     title = "Another model runs"
+    explained_by = "conversion"
 
     def look(self, evidence: DatasetEvidence) -> Iterable[Finding]:
         """Returns the finding, if any."""
