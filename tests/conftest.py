@@ -10,10 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from tests.once import made_once
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# How long an example takes tells of the machine's other work.
+hypothesis.settings.register_profile("shipsight", deadline=None)
+hypothesis.settings.load_profile("shipsight")
 
 
 LONGEST_ID = 60
