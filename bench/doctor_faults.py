@@ -58,7 +58,7 @@ def diagnose(one: Planted, where: Scene, seed: int) -> dict[str, Any]:
         took_s = time.monotonic() - begin_s
     told: dict[str, Any] = {"findings": [], "said": done.stderr[-600:]}
     with contextlib.suppress(ValueError):
-        told = json.loads(done.stdout)
+        told |= json.loads(done.stdout)  # of an error, no findings
     found = [(item["rule"], item["severity"], item["weight"], item["evidence"]) for item in told["findings"]]
     weighty = [rule for rule, severity, _, _ in found if severity in OF_WEIGHT]
     named = [rule for rule, *_ in found if rule not in NEVER_A_CAUSE]

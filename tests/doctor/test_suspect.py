@@ -17,7 +17,7 @@ from shipsight.doctor import Case, Finding, Severity, examine
 from shipsight.doctor.dataset import DatasetExamination
 from shipsight.doctor.environment import EnvironmentExamination
 from shipsight.doctor.suspect import SuspectKind, open_suspect
-from shipsight.errors import CardError, NotFoundError, ServiceError, UsageError
+from shipsight.errors import CardError, ImageError, NotFoundError, ServiceError, UsageError
 from shipsight.model.bundle import Bundle, open_bundle
 from shipsight.vision import prepare
 
@@ -92,6 +92,24 @@ def test_variant_file_and_server_predict_the_same(case: Case, server: str, tmp_p
 def test_healthy_variant_file_and_server_have_no_finding_of_weight(case: Case, server: str, tmp_path: Path) -> None:
     for against in (None, str(reference_file(case.bundle, tmp_path)), f"{server}/v2/models/{case.card.name}"):
         assert diagnose(replace(case, against=against)) == []
+
+
+def test_images_that_cannot_be_read_keep_nothing_from_the_others(
+    case: Case, images: tuple[Path, ...], tmp_path: Path
+) -> None:
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(images[0].read_bytes()[:500])
+    told: list[str] = []
+
+    class Noting(Silent):
+        def note(self, line: str) -> None:
+            told.append(line)
+
+    evidence = DatasetExamination().collect(replace(case, images=(torn, *images)), Noting())
+    assert len(evidence.seen) == len(images)
+    assert [line for line in told if "torn.png" in line]
+    with pytest.raises(ImageError):
+        DatasetExamination().collect(replace(case, images=(torn,)), Silent())
 
 
 def test_names_in_another_order_are_the_first_finding(case: Case, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from shipsight.build.progress import Progress
 from shipsight.doctor.case import Case
 from shipsight.doctor.dataset.evidence import Boxes, DatasetEvidence, Measured, Seen
 from shipsight.doctor.suspect import Suspect, SuspectKind, open_suspect
-from shipsight.errors import DatasetError, UsageError
+from shipsight.errors import DatasetError, ImageError, UsageError
 from shipsight.model import Head, ImagePredictions, Task
 from shipsight.predictor import Predictor, load
 from shipsight.proof import GoldenFiles
@@ -52,25 +52,35 @@ def collect_dataset(case: Case, progress: Progress) -> DatasetEvidence:
     """Collects the evidence of a case.
 
     Raises:
-        ShipsightError: the suspect, an image or a label file cannot be used.
+        ShipsightError: the suspect, all images or a label file cannot be used.
     """
     given, label_names = _given(case)
     floor = least_score(case.card.task)
     reference = next((one.name for one in case.bundle.variants if one.is_reference), None)
     seen: list[Seen] = []
+    samples: list[Sample] = []
+    unreadable: list[ImageError] = []
     ours: list[ImagePredictions] = []
     theirs: list[ImagePredictions] = []
     with load(case.bundle, variant=reference, threads=case.threads) as source, open_suspect(case) as suspect:
         for number, one in enumerate(given):
-            image = decode_image(one.pixels) if isinstance(one.pixels, Path) else one.pixels
+            try:
+                image = decode_image(one.pixels) if isinstance(one.pixels, Path) else one.pixels
+            except ImageError as error:
+                # The examination of the data tells of files that are damaged; the others still tell of the model.
+                progress.note(f"left out: {error}")
+                unreadable.append(error)
+                continue
             answers = _ask(source, suspect, image, floor)
             seen.append(_see(source, *answers, None if one.sample is None else one.sample.labels))
             if one.sample is not None:
+                samples.append(one.sample)
                 ours.append(answers[0])
                 theirs.append(answers[1])
             progress.part(number + 1, len(given))
+        if unreadable and not seen:
+            raise unreadable[0]
         measured = None
-        samples = [one.sample for one in given if one.sample is not None]
         if samples:
             measured = _measure(case, source, samples, ours, theirs)
         return _evidence(case, suspect, tuple(seen), label_names, measured, floor)
