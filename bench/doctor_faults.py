@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the doctor finds: faults planted in real pipelines on real models, at three strengths, and pipelines in which nothing is wrong.
 
-The command line is asked, as a user would, and its JSON read: the right rule must come first. Seeds and strengths stand here and were not
-used in writing the rules.
+The command line is asked, as a user would, and its JSON read: the right rule must come first. Strengths stand here; rules were repaired by
+what seed 20260 showed, so measure with another (`--seed`).
 
     python bench/doctor_faults.py --bundles DIR --data DIR --out bench/results/doctor-faults.md
 
