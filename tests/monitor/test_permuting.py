@@ -115,3 +115,27 @@ def test_few_rows_tell_nothing() -> None:
     draw = np.random.default_rng(6)
     assert compare(features(draw, LEAST_ROWS - 1), features(draw, 100)) == {}
     assert compare(features(draw, 100), features(draw, LEAST_ROWS - 1)) == {}
+
+
+@pytest.mark.parametrize("count", [1, 17, 40])
+def test_the_least_chance_that_can_be_told_does_not_grow_with_the_number_of_features(count: int) -> None:
+    draw = np.random.default_rng(7)
+    first, second = ({f"f{place}": draw.normal(size=rows) for place in range(count)} for rows in (300, 100))
+    found = compare(first, {**second, "f0": second["f0"] + 50})
+    assert found["f0"].p_family == pytest.approx(1 / 2000)
+
+
+@pytest.mark.parametrize(("own_level", "memory"), [(0.0, 0.9), (1.0, 0.97)])
+def test_cameras_that_take_turns_do_not_hide_what_each_remembers(own_level: float, memory: float) -> None:
+    draw, cameras, steps = np.random.default_rng(8), 4, []
+    for _ in range(20):
+        levels, state = own_level * draw.normal(size=(cameras, 5)), draw.normal(size=(cameras, 5))
+        stream = np.empty((600, 5))
+        for place in range(len(stream)):
+            at = place % cameras
+            state[at] = memory * state[at] + draw.normal(size=5) * np.sqrt(1 - memory**2)
+            stream[place] = state[at] + levels[at]
+        steps.append(spacing({str(column): stream[:, column] for column in range(5)}))
+    assert sum(step >= 5 for step in steps) >= 18
+    for step in steps:
+        assert {place % cameras for place in range(0, 600, step)} == set(range(cameras))

@@ -141,6 +141,49 @@ def test_an_image_that_cannot_be_read_is_counted_and_no_more() -> None:
     assert (report.taken, report.unreadable, report.reference) == (1, 1, 0)
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3)),
+        None,
+    ],
+    ids=["grey", "empty", "four channels", "float", "nothing"],
+)
+def test_what_is_no_image_is_counted_and_no_more(image: np.ndarray) -> None:
+    monitor = made()
+    monitor.observe(image, Scene().answer())
+    report = monitor.report()
+    assert (report.taken, report.unreadable, report.reference) == (1, 1, 0)
+
+
+def test_an_answer_with_a_score_that_is_no_number_is_counted_and_no_more(tmp_path: Path) -> None:
+    monitor, scene = made(tmp_path / "monitor.json"), Scene()
+    scores = np.array([0.5, np.nan], np.float32)
+    monitor.observe(scene.image(), ImagePredictions(None, 64, 48, NAMES, np.zeros(2, np.int64), scores))
+    monitor.save()
+    assert (monitor.report().unreadable, made(tmp_path / "monitor.json").report().unreadable) == (1, 1)
+
+
+def test_what_was_learned_is_kept_before_the_first_comparison(tmp_path: Path) -> None:
+    monitor, scene = made(tmp_path / "monitor.json"), Scene()
+    while monitor.report().phase is Phase.LEARNING:
+        feed(monitor, scene, 1)
+    assert made(tmp_path / "monitor.json").report().phase is Phase.WAITING
+
+
+def test_the_strictest_level_can_alarm() -> None:
+    strict = MonitorSettings(reference=60, window=40, most_per_s=1e6, error=0.0005)
+    monitor, scene = made(options=strict), Scene()
+    while monitor.report().phase is Phase.LEARNING:
+        feed(monitor, scene, 1)
+    for _ in range(40 * monitor.report().spacing):
+        monitor.observe(scene.image(brightness=40.0), scene.answer())
+    assert "brightness" in [one.feature for one in monitor.report().alarms]
+
+
 def test_a_monitor_refuses_a_second_model() -> None:
     monitor, scene = made(), Scene()
     feed(monitor, scene, 1)

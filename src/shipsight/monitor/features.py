@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shipsight.errors import ImageError, InputError
 from shipsight.model import ImagePredictions
 from shipsight.proof.image_measures import MEASURES, measure_image
 
@@ -48,7 +49,17 @@ def observe(image_rgb: NDArray[np.uint8], predictions: ImagePredictions) -> Obse
     Args:
         image_rgb: (H, W, 3) uint8 RGB, as it was answered.
         predictions: the answer.
+
+    Raises:
+        ImageError: the image is not (H, W, 3) uint8.
+        InputError: a number of the answer is not finite.
     """
+    shape = getattr(image_rgb, "shape", None)
+    is_image = isinstance(image_rgb, np.ndarray) and image_rgb.dtype == np.uint8 and image_rgb.ndim == 3
+    if not is_image or image_rgb.shape[2] != 3 or 0 in image_rgb.shape:
+        raise ImageError(
+            "an image cannot be measured", expected="(H, W, 3) uint8", got=shape or type(image_rgb).__name__
+        )
     measures = measure_image(image_rgb)
     class_ids, scores = predictions.class_ids, predictions.scores
     if predictions.probabilities is not None:
@@ -61,6 +72,9 @@ def observe(image_rgb: NDArray[np.uint8], predictions: ImagePredictions) -> Obse
         0.0 if is_empty else float(np.max(scores)),
         _mean_side(predictions),
     )
+    # One number that is none would spoil every comparison that holds it.
+    if not np.isfinite(answers).all():
+        raise InputError("an answer cannot be measured", expected="finite scores and boxes", got=answers)
     counts = np.bincount(class_ids, minlength=len(predictions.class_names))
     return Observation((*(float(measures[name]) for name in MEASURES), *answers), tuple(int(one) for one in counts))
 

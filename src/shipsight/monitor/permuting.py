@@ -3,13 +3,15 @@
 
 The rows of both stretches are dealt anew into two, thousands of times. A feature's p-value is its rank among the deals; the
 family's is that of its smallest p-value among the smallest of each deal (Westfall and Young's min-p), so the chance that
-anything at all is named where nothing changed is the level asked for, however the features hang together. Rows must be far
-enough apart in time not to know of each other: `spacing` says how far.
+anything at all is named where nothing changed is the level asked for, however the features hang together. Deals of one rank
+in different features are told apart by how far they stand out, or the smallest chance that can be told would grow with the
+number of features. Rows must be far enough apart in time not to know of each other: `spacing` says how far.
 
 Leaves to others: what the features are, what matters (`monitor`). Invariants: the order of rows does not matter; every
 number is right for ties and small samples. Stable. Sources: P. H. Westfall and S. S. Young, "Resampling-Based Multiple
 Testing", 1993; P. Good, "Permutation, Parametric and Bootstrap Tests of Hypotheses", 2005, chapter 3; A. Sokal, "Monte
-Carlo Methods in Statistical Mechanics", 1997, section 3 (integrated autocorrelation time).
+Carlo Methods in Statistical Mechanics", 1997, section 3 (integrated autocorrelation time); E. B. Wilson and M. M. Hilferty,
+"The Distribution of Chi-Square", PNAS 17 (1931).
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ LEAST_ROWS = 12
 _DEALS = 1999
 _NO_MEMORY = 1.5  # images; chance alone gives less
 _TIMES = 2.0  # autocorrelation times between rows: what is left of an exponential memory is under 0.02
+_LEAST_BATCHES = 8  # fewer tell their variance too badly
+_BATCH_DEVIATIONS = 3.0  # above what chance gives the variance of batch means
+_TYPICAL = 0.95  # share of the deals below what a feature's statistic is measured by
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Comparison:
 def spacing(columns: Mapping[str, FloatArray]) -> int:
     """Returns how many images apart rows must lie, from the longest memory of any feature; 1 where each is news.
 
+    More than 1 is a prime: cameras that take turns then all keep theirs.
+
     Args:
         columns: feature -> (n,) or (n, k) values of consecutive images, in order of time.
     """
@@ -56,16 +63,28 @@ def spacing(columns: Mapping[str, FloatArray]) -> int:
     for values in columns.values():
         for column in np.atleast_2d(values.T):
             longest = max(longest, _memory(column))
-    return 1 if longest < _NO_MEMORY else int(np.ceil(_TIMES * longest))
+    return 1 if longest < _NO_MEMORY else _next_prime(int(np.ceil(_TIMES * longest)))
+
+
+def _next_prime(number: int) -> int:
+    while any(number % divisor == 0 for divisor in range(2, int(number**0.5) + 1)):
+        number += 1
+    return number
 
 
 def _memory(values: FloatArray) -> float:
-    """Returns the integrated autocorrelation time in images: 1 for independent ones; summed while it stands out from chance."""
+    """Returns the integrated autocorrelation time in images, 1 for independent ones: the longer of two estimates."""
     count = len(values)
     centred = values - values.mean()
     power = float(centred @ centred)
     if power <= 1e-12 * count * max(1.0, float(np.abs(values).max()) ** 2):
         return 1.0
+    return max(_memory_of_lags(centred, power), _memory_of_batches(centred, power))
+
+
+def _memory_of_lags(centred: FloatArray, power: float) -> float:
+    """Returns the sum of the autocorrelation while it stands out from chance."""
+    count = len(centred)
     time, chance = 1.0, 2 / np.sqrt(count)
     for lag in range(1, count // 4):
         correlation = float(centred[:-lag] @ centred[lag:]) / power
@@ -73,6 +92,24 @@ def _memory(values: FloatArray) -> float:
             break
         time += 2 * correlation
     return time
+
+
+def _memory_of_batches(centred: FloatArray, power: float) -> float:
+    """Returns how many times as much the means of batches vary as those of independent images would; 1 within chance.
+
+    Where cameras take turns, neighbours know nothing of each other and yet each remembers its own last image: the lags
+    begin with silence, batches see it. A level that each camera has of its own is no memory, and cancels.
+    """
+    count, longest, size = len(centred), 1.0, 2
+    while count // size >= _LEAST_BATCHES:
+        batches = count // size
+        means = centred[: batches * size].reshape(batches, size).mean(axis=1)
+        ratio = size * float(means.var(ddof=1)) * count / power
+        unit = 2 / (9 * (batches - 1))
+        if ratio > (1 - unit + _BATCH_DEVIATIONS * np.sqrt(unit)) ** 3:
+            longest = max(longest, ratio)
+        size *= 2
+    return longest
 
 
 def compare(
@@ -96,23 +133,28 @@ def compare(
     # What was seen is one of the deals that it is ranked among.
     deals = np.stack([seen, *(draw.permutation(seen) for _ in range(_DEALS))])
     effects: dict[str, float] = {}
-    ranks: list[FloatArray] = []
+    p_values: dict[str, float] = {}
+    keys: list[FloatArray] = []
     for name in first:
         rows = np.concatenate([first[name], second[name]]).astype(np.float64)
         statistic = (_distances if rows.ndim == 1 else _mix)(rows, deals)
         # Rounding must not tell two equal ones apart.
         rounded = np.round(statistic, 6)
         order = np.sort(rounded)
-        ranks.append(1 - np.searchsorted(order, rounded, side="left") / len(order))
+        ranks = 1 - np.searchsorted(order, rounded, side="left") / len(order)
+        p_values[name] = float(ranks[0])
+        excess = rounded / (order[int(_TYPICAL * len(order))] or 1.0)
+        # Less than one rank apart: it orders what is of equal rank, and nothing else.
+        keys.append(ranks - excess / (1 + excess) / len(order))
         effects[name] = (
             float(statistic[0]) if rows.ndim == 1 else float(class_shift(rows[~seen], rows[seen]).max(initial=0.0))
         )
-    least = np.sort(np.min(ranks, axis=0))
+    least = np.sort(np.min(keys, axis=0))
     return {
         name: Comparison(
-            effects[name], float(rank[0]), float(np.searchsorted(least, rank[0], side="right")) / len(least)
+            effects[name], p_values[name], float(np.searchsorted(least, key[0], side="right")) / len(least)
         )
-        for name, rank in zip(first, ranks, strict=True)
+        for name, key in zip(first, keys, strict=True)
     }
 
 

@@ -94,8 +94,8 @@ class Monitor:
     Args:
         subject: model/variant, for reports.
         settings: how.
-        state_file: where the numbers are kept over restarts: read where it exists, written after every comparison and by
-            `save`; None keeps them in memory.
+        state_file: where the numbers are kept over restarts: read where it exists, written when the reference is complete,
+            after every comparison and by `save`; None keeps them in memory.
         clock: monotonic seconds.
 
     Raises:
@@ -126,6 +126,9 @@ class Monitor:
 
         Returns:
             Whether it was looked at.
+
+        Raises:
+            UsageError: the answer is of a model with another number of classes.
         """
         with self._lock:
             self._state.seen += 1
@@ -158,32 +161,37 @@ class Monitor:
                     got=len(one.counts),
                     hint="Give each model a monitor of its own",
                 )
-            if not state.is_learned:
-                state.reference.append(one)
-                self._learn()
+            window: list[Observation] = []
+            if state.is_learned:
+                state.window.append(one)
+                if len(state.window) < self.settings.window:
+                    return
+                window, state.window = state.window, []
+            elif not self._learn(one):
                 return
-            state.window.append(one)
-            if len(state.window) < self.settings.window:
-                return
-            window, state.window = state.window, []
             reference, number = list(state.reference), state.windows
-        # Outside the lock: others go on meanwhile.
-        found = compare(columns(reference), columns(window), seed=number)
-        with self._lock:
-            state.windows += 1
-            state.drifts = self._judge(found, reference, window)
+        if window:
+            # Outside the lock: others go on meanwhile.
+            found = compare(columns(reference), columns(window), seed=number)
+            with self._lock:
+                state.windows += 1
+                state.drifts = self._judge(found, reference, window)
+        self._keep()
+
+    def _keep(self) -> None:
+        """Saves; where that fails, watching goes on and the report says it."""
         try:
             self.save()
         except OSError as error:
-            # Watching goes on; the report says it.
             _log.error("a monitor's state cannot be written: %s", error)
             self._is_kept = False
 
-    def _learn(self) -> None:
-        """Ends learning where the reference holds enough images that are news to each other. Holds the lock."""
+    def _learn(self, one: Observation) -> bool:
+        """Adds to the reference; returns whether it now holds enough images that are news to each other. Holds the lock."""
         state, wanted = self._state, self.settings.reference
-        if len(state.reference) < wanted or len(state.reference) % wanted:
-            return
+        state.reference.append(one)
+        if len(state.reference) % wanted:
+            return False
         apart = spacing(columns(state.reference))
         if len(state.reference) >= apart * wanted:
             state.reference = state.reference[::apart][:wanted]
@@ -192,6 +200,7 @@ class Monitor:
         elif len(state.reference) >= _MOST_KEPT * wanted:
             state.reference = state.reference[::2]
             state.step *= 2
+        return state.is_learned
 
     def _judge(
         self, found: dict[str, Comparison], reference: list[Observation], window: list[Observation]
