@@ -21,7 +21,7 @@ from tests.serve.conftest import Served, rewritten, serving_process
 from shipsight.access import LOOPBACK
 from shipsight.errors import LimitError, NotReadyError
 from shipsight.serve.limits import Limits
-from shipsight.serve.memory import Holder, choose_leaving, resident_bytes
+from shipsight.serve.memory import Holder, choose_leaving
 from shipsight.serve.models import Models, ModelState, ServedModel
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.questions import EncodedImage, Question, Target
