@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from shipsight.monitor.permuting import LEAST_ROWS, compare, spacing
+from shipsight.monitor.drift import LEAST_ROWS
+from shipsight.monitor.permuting import compare, spacing
 
 
 def features(draw: np.random.Generator, count: int, *, shift: float = 0.0, memory: float = 0.0) -> dict[str, Any]:

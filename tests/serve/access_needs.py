@@ -98,6 +98,8 @@ NATIVE: dict[tuple[str, str], str] = {
     ("POST", "/v1/models/{model}/versions/{version}/predict"): "models.predict model",
     ("GET", "/v1/models/{model}/stream"): "models.predict model",
     ("GET", "/v1/models/{model}/versions/{version}/stream"): "models.predict model",
+    ("GET", "/v1/models/{model}/drift"): "metrics.read all",
+    ("POST", "/v1/models/{model}/drift/forget"): "models.load model",
     ("GET", "/v1/models/{model}/rollout"): "rollout.read model",
     ("PUT", "/v1/models/{model}/rollout"): "rollout.share model",
     ("DELETE", "/v1/models/{model}/rollout"): "rollout.share model",

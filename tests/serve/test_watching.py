@@ -5,17 +5,25 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from shipsight.model import ImagePredictions
 from shipsight.monitor.answered import Answered
-from shipsight.serve.watching import Watching
+from shipsight.serve.watching import Watcher, Watching
 
 FOUND = ImagePredictions(
     None, 64, 48, ("car",), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.float32)
 )
+
+
+def told_to(*looks: Callable[[Answered], object], **room: int) -> Watching:
+    watching = Watching(**room)
+    for look in looks:
+        watching.add(Watcher(look))
+    return watching
 
 
 def answered(number: int = 0, size: int = 10) -> Answered:
@@ -24,7 +32,7 @@ def answered(number: int = 0, size: int = 10) -> Answered:
 
 def test_watchers_see_all_in_order() -> None:
     seen: list[bytes | memoryview] = []
-    watching = Watching([lambda one: seen.append(bytes(one.image))])
+    watching = told_to(lambda one: seen.append(bytes(one.image)))
     for number in range(50):
         watching.tell([answered(2 * number), answered(2 * number + 1)])
     assert watching.flush(30)
@@ -35,7 +43,7 @@ def test_watchers_see_all_in_order() -> None:
 
 def test_close_shows_what_waits_and_takes_no_more() -> None:
     seen: list[Answered] = []
-    watching = Watching([seen.append])
+    watching = told_to(seen.append)
     watching.tell([answered()])
     watching.close()
     watching.tell([answered()])
@@ -50,7 +58,7 @@ def test_full_queue_drops_and_makes_nobody_wait(most: int, most_bytes: int, room
         begun.set()
         assert goes_on.wait(30)
 
-    watching = Watching([slow], most=most, most_bytes=most_bytes)
+    watching = told_to(slow, most=most, most_bytes=most_bytes)
     watching.tell([answered()])
     assert begun.wait(30)
     begin = time.perf_counter()
@@ -68,7 +76,7 @@ def test_watcher_that_fails_keeps_nothing_from_the_others(caplog: pytest.LogCapt
     def fails(one: Answered) -> None:
         raise RuntimeError("a bug")
 
-    watching = Watching([fails, seen.append])
+    watching = told_to(fails, seen.append)
     watching.tell([answered(), answered()])
     assert watching.flush(30)
     watching.close()
@@ -78,7 +86,7 @@ def test_watcher_that_fails_keeps_nothing_from_the_others(caplog: pytest.LogCapt
 
 def test_flush_waits_for_what_was_told_and_not_for_what_comes_later() -> None:
     seen: list[Answered] = []
-    watching, ends = Watching([seen.append]), threading.Event()
+    watching, ends = told_to(seen.append), threading.Event()
 
     def tell_on() -> None:
         while not ends.wait(0.001):
@@ -95,3 +103,16 @@ def test_flush_waits_for_what_was_told_and_not_for_what_comes_later() -> None:
         ends.set()
         busy.join()
         watching.close()
+
+
+def test_what_no_watcher_wants_is_not_wanted() -> None:
+    watching = Watching()
+    assert not watching.wants("gate", "1", "v")
+    watching.add(Watcher(lambda one: None, lambda model, version, variant: model == "gate"))
+    assert watching.wants("gate", "1", "v")
+    assert not watching.wants("door", "1", "v")
+    watching.close()
+
+
+def test_close_without_a_watcher_ends() -> None:
+    Watching().close()

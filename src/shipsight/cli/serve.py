@@ -19,7 +19,7 @@ import typer
 
 from shipsight.cli.serve_access import open_id_settings, read_access
 from shipsight.cli.serve_audit import given_options, read_audit, tell_audit
-from shipsight.cli.serve_recording import read_recording
+from shipsight.cli.serve_recording import checked_alerts, read_recording
 from shipsight.cli.serve_told import ServeTold
 from shipsight.errors import MissingDependencyError
 from shipsight.spawning import ServingProcess
@@ -89,7 +89,8 @@ def serve_command(
         list[str] | None, typer.Option(help="MODEL:VERSION=SHARE of requests that a version is asked again.")
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(help="Folder where rollouts are recorded; default: the user's, by port.")
+        Path | None,
+        typer.Option(help="Folder of rollouts and of what is learned about drift; default: the user's, by port."),
     ] = None,
     isolate: Annotated[bool, typer.Option("--isolate", help="Give each model's engine a process of its own.")] = False,
     stuck_seconds: Annotated[
@@ -194,6 +195,12 @@ def serve_command(
     recordings_key: Annotated[
         Path | None, typer.Option(help="File of their key; made where missing; default: beside the folder.")
     ] = None,
+    drift_reference: Annotated[int, typer.Option(help="Images that later ones are compared with for drift.")] = 300,
+    drift_window: Annotated[int, typer.Option(help="Images of one such comparison.")] = 100,
+    drift_per_second: Annotated[
+        float, typer.Option(help="Images a second of each variant that are looked at for drift, at most; 0 for none.")
+    ] = 2.0,
+    alerts: Annotated[Path | None, typer.Option(help="Alert settings: who is told of drift; default: nobody.")] = None,
     hang_seconds: Annotated[
         float, typer.Option(help="Seconds without a sign of life after which the serving process is restarted.")
     ] = 30.0,
@@ -208,6 +215,7 @@ def serve_command(
     from shipsight.serve import (
         Limits,
         LogSettings,
+        MonitoringOptions,
         OpenSettings,
         RolloutOptions,
         SealingOptions,
@@ -299,6 +307,7 @@ def serve_command(
             port=port,
         ),
         recording=read_recording(record_policy, recordings, recordings_key),
+        monitoring=MonitoringOptions(drift_reference, drift_window, drift_per_second, checked_alerts(alerts)),
         tls=TlsSettings.of(tls_cert, tls_key, tls_client_ca, tls_client),
         steps=StepSettings(tuple(map(parse_steps, steps or ())), workers=step_workers, timeout_s=step_seconds),
     )
@@ -398,7 +407,7 @@ def _user_cache() -> Path:
 
 @contextmanager
 def _state_folder(given: Path | None, port: int) -> Iterator[Path]:
-    """Gives where rollouts are recorded: by port, which no two servers share.
+    """Gives where rollouts and what is learned about drift are kept: by port, which no two servers share.
 
     For a port of chance, or where nobody is at home, that is a folder which goes with the server.
     """

@@ -21,7 +21,7 @@ from shipsight.cli.audit_place import (
     log_left_alone,
     server_name,
 )
-from shipsight.cli.serve_recording import shown_policy
+from shipsight.cli.serve_recording import shown_alerts, shown_policy
 
 if TYPE_CHECKING:
     from shipsight.serve import ServeOptions
@@ -121,6 +121,7 @@ def given_options(context: typer.Context, options: ServeOptions) -> tuple[tuple[
         "--audit-key": audit.key,
         "--server-name": audit.server,
         "--record-policy": shown_policy(context.params.get("record_policy"), recording),
+        "--alerts": shown_alerts(options.monitoring.alerts),
         "--recordings": recording.folder,
         "--recordings-key": recording.key,
     }

@@ -6,9 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shipsight.errors import UsageError
-from shipsight.monitor.permuting import LEAST_ROWS
 
-__all__ = ["Drift", "MonitorSettings"]
+__all__ = ["LEAST_ROWS", "Drift", "MonitorSettings"]
+
+LEAST_ROWS = 12
+"""Images of either side below which nothing is compared."""
 
 
 @dataclass(frozen=True, kw_only=True)

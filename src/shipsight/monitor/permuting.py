@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LEAST_ROWS", "Comparison", "class_shift", "compare", "spacing"]
+from shipsight.monitor.drift import LEAST_ROWS
+
+__all__ = ["Comparison", "class_shift", "compare", "spacing"]
 
 FloatArray = NDArray[np.float64]
-LEAST_ROWS = 12
-"""Rows that each stretch needs: fewer tell nothing."""
 _DEALS = 1999
 _NO_MEMORY = 1.5  # images; chance alone gives less
 _TIMES = 2.0  # autocorrelation times between rows: what is left of an exponential memory is under 0.02

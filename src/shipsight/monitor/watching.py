@@ -82,6 +82,11 @@ class MonitorReport:
     drifts: tuple[Drift, ...] = ()
 
     @property
+    def is_learned(self) -> bool:
+        """Whether the reference is complete."""
+        return self.phase is not Phase.LEARNING
+
+    @property
     def alarms(self) -> tuple[Drift, ...]:
         """The features that alarm."""
         return tuple(one for one in self.drifts if one.is_alarm)
@@ -148,6 +153,15 @@ class Monitor:
             return True
         self._add(one, predictions.class_names)
         return True
+
+    @property
+    def windows(self) -> int:
+        """Windows that were compared."""
+        return self._state.windows
+
+    def is_due(self) -> bool:
+        """Tells whether an image that came now would be looked at, or passed over for others' sake; costs next to nothing."""
+        return self.clock() >= self._due_s
 
     def _add(self, one: Observation, names: tuple[str, ...]) -> None:
         with self._lock:

@@ -9,6 +9,7 @@ from shipsight.serve.descriptors import allow_descriptors
 from shipsight.serve.gate import Behind
 from shipsight.serve.limits import Limits
 from shipsight.serve.logs import LogSettings
+from shipsight.serve.monitoring_options import MonitoringOptions
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.options import ServeOptions, VertexRoutes
 from shipsight.serve.recording_options import RecordingOptions
@@ -24,6 +25,7 @@ __all__ = [
     "Behind",
     "Limits",
     "LogSettings",
+    "MonitoringOptions",
     "OpenSettings",
     "RecordingOptions",
     "RolloutOptions",

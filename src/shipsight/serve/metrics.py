@@ -17,6 +17,8 @@ from shipsight.serve.engine_metrics import EngineMetrics
 from shipsight.serve.gate import Gate
 from shipsight.serve.image_work import Observer
 from shipsight.serve.models import Models, ModelState
+from shipsight.serve.monitor_metrics import MonitorMetrics
+from shipsight.serve.monitors import Monitors
 from shipsight.serve.recording_metrics import RecordingMetrics
 from shipsight.serve.rollout_control import RolloutControl
 from shipsight.serve.rollout_metrics import RolloutMetrics
@@ -109,6 +111,10 @@ class Metrics(Observer):
     def watch_recordings(self, recordings: Recordings) -> None:
         """Adds how recording fares."""
         self.registry.register(RecordingMetrics(recordings))
+
+    def watch_monitors(self, monitors: Monitors) -> None:
+        """Adds drift and alerts."""
+        self.registry.register(MonitorMetrics(monitors))
 
     def watch_sealing(self, sealing: Sealing) -> None:
         """Adds when the last sealing key ends."""

@@ -14,6 +14,7 @@ from shipsight.serve.access_options import AccessOptions
 from shipsight.serve.audit_options import AuditOptions
 from shipsight.serve.limits import Limits
 from shipsight.serve.logs import LogFormat, LogSettings
+from shipsight.serve.monitoring_options import MonitoringOptions
 from shipsight.serve.opening import OpenSettings
 from shipsight.serve.recording_options import RecordingOptions
 from shipsight.serve.rollout import RolloutOptions
@@ -71,6 +72,7 @@ class ServeOptions:
         sealing: requests that only the server reads.
         audit: where what happens is recorded.
         recording: what is recorded of production, and where.
+        monitoring: how drift is looked for.
     """
 
     bundles: tuple[Path, ...]
@@ -95,6 +97,7 @@ class ServeOptions:
     sealing: SealingOptions = field(default_factory=SealingOptions)
     audit: AuditOptions = field(default_factory=AuditOptions)
     recording: RecordingOptions = field(default_factory=RecordingOptions)
+    monitoring: MonitoringOptions = field(default_factory=MonitoringOptions)
 
     def __post_init__(self) -> None:
         if not self.bundles and self.repository is None:
@@ -113,6 +116,8 @@ class ServeOptions:
             raise UsageError("no such port", where="--grpc-port", expected="0 to 65535", got=self.grpc_port)
         if self.grpc_port and self.grpc_port == self.port:
             raise UsageError("HTTP and gRPC need a port each", where="--grpc-port", got=self.grpc_port)
+        if self.monitoring.alerts is not None and not self.looks_for_drift:
+            raise UsageError("alerts need somebody who looks", where="--alerts", got="a --record-policy with mode: off")
         if self.workers is not None and self.workers < 1:
             raise UsageError("too few", where="--workers", expected="1 or more", got=self.workers)
         self._check_reach()
@@ -121,6 +126,12 @@ class ServeOptions:
     def is_local(self) -> bool:
         """Whether nothing but its own machine reaches it."""
         return self.access.uds is not None or self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def looks_for_drift(self) -> bool:
+        """Whether statistics are taken of what is answered: unless the policy or `--drift-per-second 0` says no."""
+        policy = self.recording.policy
+        return self.monitoring.per_second > 0 and (policy is None or policy["mode"] != "off")
 
     def _check_reach(self) -> None:
         """Refuses what would let other machines in without anybody asking who is there.
@@ -185,6 +196,7 @@ class ServeOptions:
                 "sealing": SealingOptions.from_dict(told["sealing"]),
                 "audit": AuditOptions.from_dict(told["audit"]),
                 "recording": RecordingOptions.from_dict(told["recording"]),
+                "monitoring": MonitoringOptions.from_dict(told["monitoring"]),
                 "tls": None if told["tls"] is None else TlsSettings.from_dict(told["tls"]),
                 "steps": StepSettings(
                     **{**told["steps"], "files": tuple((name, Path(file)) for name, file in told["steps"]["files"])}

@@ -38,6 +38,7 @@ from shipsight.serve.memory import keep_large_blocks_apart
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.model_events import ModelEvents
 from shipsight.serve.models import Models
+from shipsight.serve.monitors import Monitors, open_monitors
 from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.options import ServeOptions
 from shipsight.serve.predicted import PredictionLog
@@ -57,6 +58,7 @@ from shipsight.serve.steps import StepTable
 from shipsight.serve.suspicion import Suspicion
 from shipsight.serve.tls import Reloaded, grpc_credentials, make_context
 from shipsight.serve.traces import Traces
+from shipsight.serve.watching import Watching
 from shipsight.spawning import receive
 
 if TYPE_CHECKING:
@@ -101,7 +103,8 @@ def _serve(
     predicted = PredictionLog(events, now=gate.now) if options.audit.predictions else None
     suspicion = Suspicion(Extraction(gate.events, now=gate.now))
     metrics.watch_suspicion(suspicion)
-    recordings = _make_recordings(options, models, gate, metrics)
+    watching = Watching()
+    recordings, monitors = _make_watchers(options, watching, models, gate, metrics)
     service = PredictionService(
         models,
         scheduler,
@@ -112,7 +115,7 @@ def _serve(
         quotas=_make_quotas(options, gate, metrics),
         suspicion=suspicion,
         predicted=predicted,
-        watching=None if recordings is None else recordings.watching,
+        watching=watching,
         gate=gate,
         sealed_only=SealedOnly(options.sealing.required),
     )
@@ -138,6 +141,7 @@ def _serve(
         traces=traces,
         sealing=sealing,
         recordings=recordings,
+        monitors=monitors,
     )
     stopping.watch(server)
     try:
@@ -147,7 +151,7 @@ def _serve(
         ports.cancel()
     loader.join()
     close_gate()
-    for part in (recordings, rollouts, models, steps, scheduler, suspicion, predicted, traces):
+    for part in (watching, recordings, monitors, rollouts, models, steps, scheduler, suspicion, predicted, traces):
         if part is not None:
             part.close()
     return 0 if stopping.was_told else 1
@@ -184,12 +188,17 @@ def _make_gate(
     return gate, close_gate
 
 
-def _make_recordings(options: ServeOptions, models: Models, gate: Gate, metrics: Metrics) -> Recordings | None:
-    """Returns what records of production, None where nothing of single images is recorded."""
-    recordings = open_recordings(options.recording, models, events=gate.events, now=gate.now)
+def _make_watchers(
+    options: ServeOptions, watching: Watching, models: Models, gate: Gate, metrics: Metrics
+) -> tuple[Recordings | None, Monitors | None]:
+    """Returns what records of production and what looks for drift, None for what nobody wants; both see what was answered."""
+    recordings = open_recordings(options.recording, models, watching, events=gate.events, now=gate.now)
     if recordings is not None:
         metrics.watch_recordings(recordings)
-    return recordings
+    monitors = open_monitors(options, models, watching, now=gate.now)
+    if monitors is not None:
+        metrics.watch_monitors(monitors)
+    return recordings, monitors
 
 
 def _make_quotas(options: ServeOptions, gate: Gate, metrics: Metrics) -> Quotas | None:

@@ -19,7 +19,7 @@ from shipsight.errors import OverloadedError
 from shipsight.model.bundle import open_bundle
 from shipsight.serve.models import Models
 from shipsight.serve.recording_options import RecordingOptions
-from shipsight.serve.watching import Watching
+from shipsight.serve.watching import Watcher, Watching
 
 if TYPE_CHECKING:
     # Cryptography, which a server that records nothing does not need.
@@ -67,8 +67,7 @@ class Recordings:
             )
 
     def close(self) -> None:
-        """Keeps what waits, as far as there is time."""
-        self.watching.close()
+        """Keeps what waits, as far as there is time; what was answered must have been shown by then."""
         self.recorder.close(_GRACE_S)
         self._finders.close()
 
@@ -143,13 +142,14 @@ class Finders:
 
 
 def open_recordings(
-    options: RecordingOptions, models: Models, *, events: EventSink, now: Callable[[], datetime]
+    options: RecordingOptions, models: Models, watching: Watching, *, events: EventSink, now: Callable[[], datetime]
 ) -> Recordings | None:
     """Opens the store, which a policy that holds anew is recorded with; None where nothing of single images is recorded.
 
     Args:
         options: of recording.
         models: in service.
+        watching: tells of what was answered.
         events: takes what happens.
         now: tells the time, UTC.
 
@@ -172,5 +172,6 @@ def open_recordings(
         events.record(Event(now(), kind, Outcome.DONE, SERVER.told(), "recordings", details=details))
     finders = Finders(store.enforcement, models)
     recorder = Recorder(store, find=finders.find, events=events, actor=SERVER.told())
-    watching = Watching([recorder.offer], subject_header=policy.subject_header)
+    watching.add(Watcher(recorder.offer))
+    watching.subject_header = policy.subject_header
     return Recordings(store, recorder, watching, finders)

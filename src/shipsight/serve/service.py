@@ -400,7 +400,7 @@ class PredictionService:
             return given[0].strip() or None
 
     def _watch(self, answered: Predictions, question: Question, done: Sequence[Done]) -> None:
-        if self._watching is None:
+        if self._watching is None or not self._watching.wants(answered.model, answered.version, answered.variant):
             return
         sealed, is_drifting = is_sealed(), self._watching.is_drifting(answered.model)
         told = [

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tells whoever watches production of each image that was answered, in a thread of its own, after the caller has the answer.
 
-Recording is such a watcher, and whatever else wants to see images and answers. Invariants: a request waits for nothing here; what the thread
-cannot keep up with is dropped and counted. Knows of no watcher what it does. Stable.
+Recording is such a watcher, and looking for drift. Invariants: a request waits for nothing here; what the thread cannot keep up with is dropped and
+counted; what no watcher wants is not even kept for it. Knows of no watcher what it does. Stable.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from shipsight.monitor.answered import Answered
 
@@ -19,39 +20,53 @@ __all__ = ["Watcher", "Watching"]
 _log = logging.getLogger("shipsight.serve")
 _PAUSE_S = 0.02
 
-Watcher = Callable[[Answered], object]
-"""Looks at an image that was answered; must not wait for a disk or a network. What it returns counts for nothing."""
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who looks at what was answered.
+
+    Attributes:
+        look: is told of an image; must not wait for a disk or a network. What it returns counts for nothing.
+        wants: tells of a model, its version and variant whether the next image would be looked at; asked for each request, in its way.
+    """
+
+    look: Callable[[Answered], object]
+    wants: Callable[[str, str, str], bool] = lambda model, version, variant: True
 
 
 class Watching:
-    """Takes what was answered.
+    """Takes what was answered, once there is a watcher.
 
     Args:
-        watchers: are told of each image, one after the other.
-        subject_header: name of the request's header, in lower case, that says whom an image is of; None for none.
-        is_drifting: tells of a model, by name, whether its drift alarm is on; None where nobody looks for drift.
         most: images that may wait.
         most_bytes: bytes that may wait.
+
+    Attributes:
+        subject_header: name of the request's header, in lower case, that says whom an image is of; None for none.
+        is_drifting: tells of a model, by name, whether its drift alarm is on.
     """
 
-    def __init__(
-        self,
-        watchers: Sequence[Watcher],
-        *,
-        subject_header: str | None = None,
-        is_drifting: Callable[[str], bool] | None = None,
-        most: int = 128,
-        most_bytes: int = 64 << 20,
-    ) -> None:
-        self._watchers, self.subject_header = tuple(watchers), subject_header
-        self.is_drifting = is_drifting or (lambda model: False)
+    def __init__(self, *, most: int = 128, most_bytes: int = 64 << 20) -> None:
+        self.subject_header: str | None = None
+        self.is_drifting: Callable[[str], bool] = lambda model: False
+        self._watchers: tuple[Watcher, ...] = ()
         self._most, self._most_bytes = most, most_bytes
         self._changed = threading.Condition()
         self._waiting: deque[Answered] = deque()
         self._bytes = self._told = self._done = self._dropped = 0
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="shipsight-watching", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def add(self, watcher: Watcher) -> None:
+        """Adds who looks, before the first image is told."""
+        self._watchers = (*self._watchers, watcher)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="shipsight-watching", daemon=True)
+            self._thread.start()
+
+    def wants(self, model: str, version: str, variant: str) -> bool:
+        """Tells whether anybody would look at an image."""
+        return any(one.wants(model, version, variant) for one in self._watchers)
 
     @property
     def told(self) -> int:
@@ -96,7 +111,8 @@ class Watching:
         self._closing.set()
         with self._changed:
             self._changed.notify_all()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _work(self) -> None:
         while True:
@@ -119,6 +135,6 @@ class Watching:
     def _show(self, one: Answered) -> None:
         for watcher in self._watchers:
             try:
-                watcher(one)
+                watcher.look(one)
             except Exception:  # noqa: BLE001 - the edge of the thread: one watcher that fails keeps nothing from the others
                 _log.exception("an answer could not be looked at")

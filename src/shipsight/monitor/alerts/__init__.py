@@ -8,7 +8,7 @@
 from shipsight.monitor.alerts.alerts import Alerts, AlertsState, Tried, try_receivers
 from shipsight.monitor.alerts.delivering import Pace, ReceiverState
 from shipsight.monitor.alerts.message import Alert, Message, Reason
-from shipsight.monitor.alerts.metrics import Sample, samples
+from shipsight.monitor.alerts.metrics import Sample, alert_samples, samples, signal_samples
 from shipsight.monitor.alerts.settings import AlertSettings, Email, Webhook, read_settings
 from shipsight.monitor.alerts.standings import Key, Phase, Standing
 
@@ -28,7 +28,9 @@ __all__ = [
     "Standing",
     "Tried",
     "Webhook",
+    "alert_samples",
     "read_settings",
     "samples",
+    "signal_samples",
     "try_receivers",
 ]

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from shipsight.monitor.alerts.alerts import AlertsState
 from shipsight.monitor.alerts.standings import Phase
+from shipsight.monitor.signal import Signal
 
-__all__ = ["Sample", "samples"]
+__all__ = ["Sample", "alert_samples", "samples", "signal_samples"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,12 @@ class Sample:
 
 def samples(state: AlertsState) -> list[Sample]:
     """Returns all figures of a state, those of one family one after the other."""
-    found = [*_signals(state)]
+    return [*signal_samples(state.signals.values()), *alert_samples(state)]
+
+
+def alert_samples(state: AlertsState) -> list[Sample]:
+    """Returns the figures of alerts and their receivers alone."""
+    found: list[Sample] = []
     for phase in (Phase.FIRING, Phase.PENDING):
         counts = Counter((key.subject, one.severity) for key, one in state.standings.items() if one.phase is phase)
         found += [
@@ -70,17 +76,18 @@ def samples(state: AlertsState) -> list[Sample]:
     return [*found, Sample("shipsight_alerts_kept", kept, {}, float(state.is_kept))]
 
 
-def _signals(state: AlertsState) -> list[Sample]:
+def signal_samples(signals: Iterable[Signal]) -> list[Sample]:
+    """Returns the figures of signals."""
     found = []
-    ordered = sorted(state.signals.items())
+    ordered = sorted(signals, key=lambda one: (one.subject, one.name))
     for name, text in (("value", "That was measured."), ("threshold", "That a signal's value is held against.")):
-        for key, signal in ordered:
-            number = getattr(signal, name)
+        for one in ordered:
+            number = getattr(one, name)
             if number is not None:
-                labels = {"subject": key.subject, "signal": key.name}
+                labels = {"subject": one.subject, "signal": one.name}
                 found.append(Sample(f"shipsight_drift_{name}", text, labels, float(number)))
     firing = "1 where a signal fires."
-    for key, signal in ordered:
-        labels = {"subject": key.subject, "signal": key.name, "severity": signal.severity}
-        found.append(Sample("shipsight_drift_firing", firing, labels, float(signal.is_firing)))
+    for one in ordered:
+        labels = {"subject": one.subject, "signal": one.name, "severity": one.severity}
+        found.append(Sample("shipsight_drift_firing", firing, labels, float(one.is_firing)))
     return found

@@ -20,6 +20,7 @@ from shipsight.serve.http.audit import audit_routes
 from shipsight.serve.http.body import HeldBodies
 from shipsight.serve.http.clouds import cloud_routes
 from shipsight.serve.http.description import DescribedRoute, answer, describe, operation
+from shipsight.serve.http.drift import drift_routes
 from shipsight.serve.http.files import file_routes
 from shipsight.serve.http.guard import LoopbackGuard
 from shipsight.serve.http.native import native_routes
@@ -35,6 +36,7 @@ from shipsight.serve.http.sealed import sealing_routes
 from shipsight.serve.http.stream import Streams, stream_routes
 from shipsight.serve.metrics import Metrics
 from shipsight.serve.models import ModelState
+from shipsight.serve.monitors import Monitors
 from shipsight.serve.needs import HEALTH, KNOWN, Needs
 from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.options import VertexRoutes
@@ -85,6 +87,7 @@ def build_app(
     proxy: ProxyRules | None = None,
     sealing: Sealing | None = None,
     recordings: Recordings | None = None,
+    monitors: Monitors | None = None,
 ) -> ASGIApp:
     """Returns the app.
 
@@ -99,6 +102,7 @@ def build_app(
         proxy: how the operator's own is known, None where there is none.
         sealing: opens sealed requests; None where none are taken.
         recordings: that are being made; None where there are none.
+        monitors: that look for drift, None where nobody does.
     """
 
     async def openapi(request: Request) -> Response:
@@ -114,6 +118,7 @@ def build_app(
         *access_routes(service),
         *audit_routes(service),
         *recording_routes(service, recordings),
+        *drift_routes(service, monitors),
         *stream_routes(streams),
         *open_inference_routes(open_inference),
         *cloud_routes(service, vertex),

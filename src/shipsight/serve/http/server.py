@@ -25,6 +25,7 @@ from shipsight.serve.http.connections import limit_connections
 from shipsight.serve.http.stream import Streams
 from shipsight.serve.http.tls import Listener, TlsAcceptor
 from shipsight.serve.metrics import Metrics
+from shipsight.serve.monitors import Monitors
 from shipsight.serve.open_inference import OpenInference
 from shipsight.serve.options import ServeOptions
 from shipsight.serve.recordings import Recordings
@@ -101,6 +102,7 @@ def make_server(
     traces: Traces | None,
     sealing: Sealing | None = None,
     recordings: Recordings | None = None,
+    monitors: Monitors | None = None,
 ) -> HttpServer:
     """Returns the server of HTTP.
 
@@ -113,6 +115,7 @@ def make_server(
         traces: where spans go, None for nowhere.
         sealing: opens sealed requests; None where none are taken.
         recordings: that are being made; None where there are none.
+        monitors: that look for drift, None where nobody does.
     """
     limits = options.limits
     streams = Streams(service, limits, metrics, traces)
@@ -127,6 +130,7 @@ def make_server(
         proxy=options.access.proxy_rules(),
         sealing=sealing,
         recordings=recordings,
+        monitors=monitors,
     )
     config = uvicorn.Config(
         app,
