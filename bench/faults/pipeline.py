@@ -61,6 +61,7 @@ class Pipeline:
     pillow: bool = False  # resized by Pillow, which smooths
     size_hw: tuple[int, int] | None = None
     swapped: bool = False  # height for width
+    rounds_down: bool = False  # the sides of the resized picture
     scale: float = 1 / 255
     offset: float = 0.0
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -110,7 +111,7 @@ class Pipeline:
             self.geometry.update(ratio=(ratio, ratio), offset=(-left, -top), shape=(h, w))
             return big[top : top + height, left : left + width]
         ratio = min(height / h, width / w)
-        new_w, new_h = round(w * ratio), round(h * ratio)
+        new_w, new_h = (int(w * ratio), int(h * ratio)) if self.rounds_down else (round(w * ratio), round(h * ratio))
         small = self._resize(rgb, new_w, new_h)
         free_w, free_h = width - new_w, height - new_h
         left, top = {

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The faults that are planted, each at three strengths where it has any, in turn on three models; and pipelines in which nothing is wrong.
 
-`right` names the rules that may come first. A fault of a strength that a person would not see either may be met with silence:
-`may_be_unseen`. Nothing here was chosen by looking at how rules decide.
+`right` names the rules that may come first; strengths are drawn anew for each seed, around those that stand here. What is right is decided before the
+doctor is asked, by what labels say that the fault costs (`cost`):
+
+- It visibly costs accuracy (the 95 % interval of its loss lies above 0), or cannot be measured so: the first finding must be a right one, as error or warning.
+- It visibly costs none: the first finding must be a right one; a note will do, which says that the model does not suffer.
+- Of the weakest strength, and of what a person would not see either (`may_be_unseen`): no error and no warning is right, too.
 """
 
 from __future__ import annotations
@@ -13,14 +17,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from faults import exports, photographs
+from faults.cost import MOST, Wrong
 from faults.pipeline import Model, Pipeline
 
-__all__ = ["Planted", "Scene", "faults", "healthy"]
+__all__ = ["Costed", "Planted", "Scene", "faults", "healthy"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Scene:
         images: that it was not trained on.
         labels: folder of theirs.
         calibration: images that it was trained on.
+        data: file that says where labelled images are.
     """
 
     name: str
@@ -44,6 +52,7 @@ class Scene:
     images: tuple[Path, ...]
     labels: Path
     calibration: tuple[Path, ...]
+    data: Path
 
     def some(self, seed: int, most: int = 32) -> list[Path]:
         """Some of its images, drawn by chance."""
@@ -64,6 +73,9 @@ class Planted:
         strength: `weak`, `middle`, `strong`, or `-` where it has none.
         may_be_unseen: whether silence is right, too.
         models: in which it can be seen at all; empty for every one.
+        cores: of processor time that the doctor's control group is held to, None for all.
+
+    What plants it has `wrong` where labels can say what it costs.
     """
 
     name: str
@@ -73,6 +85,7 @@ class Planted:
     strength: str = "-"
     may_be_unseen: bool = False
     models: frozenset[str] = frozenset()
+    cores: float | None = None
 
 
 STRENGTHS = ("weak", "middle", "strong")
@@ -119,6 +132,12 @@ PREPROCESSING: dict[str, tuple[set[str], dict[str, object]]] = {
         {"padding-value", "padding-place", "scale-missing"},
         {"padding": 0, "place": "top-left", "scale": 1.0},
     ),
+    "mirrored, bgr": ({"mirrored", "channels-swapped"}, {"mirrored": True, "channels": "bgr"}),
+    "stretched, not divided": ({"stretched", "scale-missing"}, {"fit": "stretch", "scale": 1.0}),
+    "grey, scaled to -1 and 1": (
+        {"grey-input", "range-minus-one"},
+        {"channels": "grey", "scale": 2 / 255, "offset": -1.0},
+    ),
     "bgr, ImageNet": (
         {"channels-swapped", "normalized-imagenet"},
         {"channels": "bgr", "mean": (0.485, 0.456, 0.406), "deviation": (0.229, 0.224, 0.225)},
@@ -135,6 +154,8 @@ SHOWN_BY: dict[str, frozenset[str]] = {
     # The pictures of digits are square, so nothing is padded; those of coco128 are 640 px wide, so nothing is resized.
     **{name: frozenset({"bccd", "yolo11n"}) for name in ("padded with black", "padded with white")},
     "smoothed by Pillow": frozenset({"bccd"}),
+    # Of pictures that fill the square, a stretch changes nothing.
+    "stretched, not divided": frozenset({"bccd", "yolo11n"}),
     # Digits are written dark on light and light on dark.
     "inverted": frozenset({"bccd", "yolo11n"}),
 }
@@ -152,30 +173,69 @@ POSTPROCESSING: dict[str, tuple[set[str], dict[str, object]]] = {
 }
 
 
-def _tensor(changes: dict[str, object]) -> Callable[[Scene, Path, int], list[str]]:
-    def plant(scene: Scene, folder: Path, seed: int) -> list[str]:
-        image = scene.some(seed, 1)[0]
-        pipeline = dataclasses.replace(scene.pipeline, **changes, geometry={})  # type: ignore[arg-type] - its fields
-        np.save(folder / "fed.npy", pipeline.tensor(image))
-        return _given(_copied([image], folder / "images"), "--tensor", folder / "fed.npy")
+@runtime_checkable
+class Costed(Protocol):
+    """Plants a fault, and gives the pipeline that has it."""
 
-    return plant
+    def __call__(self, scene: Scene, folder: Path, seed: int) -> list[str]: ...
+
+    def wrong(self, scene: Scene, folder: Path, seed: int) -> Wrong: ...
 
 
-def _predicted(changes: dict[str, object], most: int = 12) -> Callable[[Scene, Path, int], list[str]]:
-    def plant(scene: Scene, folder: Path, seed: int) -> list[str]:
-        images = scene.some(seed, most)
-        pipeline = dataclasses.replace(scene.pipeline, **changes, geometry={})  # type: ignore[arg-type] - its fields
+@dataclass(frozen=True)
+class _Fed:
+    """Another preprocessing or postprocessing, of which the tensor of one image is shown, or the predictions on some."""
+
+    changes: dict[str, object]
+    most: int = 12
+    shows_tensor: bool = False
+
+    def wrong(self, scene: Scene, folder: Path, seed: int) -> Wrong:
+        return Wrong(dataclasses.replace(scene.pipeline, **self.changes, geometry={}))  # type: ignore[arg-type] - its fields
+
+    def __call__(self, scene: Scene, folder: Path, seed: int) -> list[str]:
+        images, pipeline = (
+            scene.some(seed, 1 if self.shows_tensor else self.most),
+            self.wrong(scene, folder, seed).pipeline,
+        )
+        if self.shows_tensor:
+            np.save(folder / "fed.npy", pipeline.tensor(images[0]))
+            return _given(_copied(images, folder / "images"), "--tensor", folder / "fed.npy")
         file = pipeline.write(images, folder / "predictions.json")
         return _given(_copied(images, folder / "images"), "--predictions", file)
 
-    return plant
+
+class _OddSides(_Fed):
+    """Of pictures that are a row too short for their sides to come out whole."""
+
+    def wrong(self, scene: Scene, folder: Path, seed: int) -> Wrong:
+        pipeline = super().wrong(scene, folder, seed).pipeline
+        (folder / "odd").mkdir()
+        return Wrong(pipeline, lambda path: _row_off(path, folder / "odd"))
+
+    def __call__(self, scene: Scene, folder: Path, seed: int) -> list[str]:
+        image = _row_off(scene.some(seed, 1)[0], folder)
+        np.save(folder / "fed.npy", super().wrong(scene, folder, seed).pipeline.tensor(image))
+        return _given(_copied([image], folder / "images"), "--tensor", folder / "fed.npy")
+
+
+def _row_off(path: Path, folder: Path) -> Path:
+    pixels = cv2.imread(str(path))
+    made = folder / f"{path.stem}.png"
+    cv2.imwrite(str(made), pixels[: pixels.shape[0] - 1])
+    return made
+
+
+def _tensor(changes: dict[str, object]) -> _Fed:
+    return _Fed(changes, shows_tensor=True)
+
+
+def _predicted(changes: dict[str, object]) -> _Fed:
+    return _Fed(changes)
 
 
 def _on_their_side(scene: Scene, folder: Path, seed: int) -> list[str]:
     """Images that say that they lie on their side, met by a pipeline that does not look."""
-    from PIL import Image
-
     images = []
     (folder / "images").mkdir()
     for path in scene.some(seed, 12):
@@ -209,6 +269,8 @@ CAMERAS: dict[str, tuple[set[str], photographs.Change, tuple[float, float, float
     "smaller": ({"images-smaller", "images-blurred"}, photographs.smaller, (2, 4, 7)),
     "far": ({"objects-smaller"}, photographs.far, (1.5, 2.2, 3.2)),
 }
+MOVING = (photographs.far, photographs.bordered)
+"""After these labels do not fit any more."""
 PLAIN_CAMERAS: dict[str, tuple[set[str], photographs.Change, float]] = {
     "grey": ({"colour-lost"}, photographs.grey, 1),
     "inverted": ({"colours-inverted"}, photographs.inverted, 1),
@@ -216,17 +278,56 @@ PLAIN_CAMERAS: dict[str, tuple[set[str], photographs.Change, float]] = {
 }
 
 
-def _camera(change: photographs.Change, strength: float, most: int = 48) -> Callable[[Scene, Path, int], list[str]]:
-    def plant(scene: Scene, folder: Path, seed: int) -> list[str]:
-        return _given(photographs.changed(scene.some(seed, most), folder / "images", change, strength, seed))
-
-    return plant
+def _drawn(strength: float, seed: int) -> float:
+    """A strength around the one that stands here; of shares one that is still a share."""
+    return float(strength ** np.random.default_rng([seed, 1]).uniform(0.85, 1.15))
 
 
-def _two_changes(scene: Scene, folder: Path, seed: int) -> list[str]:
-    """Darker and noisier than light alone makes it: either may come first."""
-    first = photographs.changed(scene.some(seed, 48), folder / "first", photographs.darker, 0.6, seed)
-    return _given(photographs.changed(sorted(first.iterdir()), folder / "images", photographs.noisy, 30, seed))
+@dataclass(frozen=True)
+class _Changed:
+    """A camera that changes pictures; `moves` where objects are elsewhere after it, so that labels do not fit any more."""
+
+    change: photographs.Change
+    strength: float
+    most: int = 48
+
+    def wrong(self, scene: Scene, folder: Path, seed: int) -> Wrong:
+        made = photographs.changed(
+            list(scene.images[:MOST]), folder / "costed", self.change, _drawn(self.strength, seed), seed
+        )
+        return Wrong(scene.pipeline, lambda path: made / f"{path.stem}.jpg")
+
+    def __call__(self, scene: Scene, folder: Path, seed: int) -> list[str]:
+        images = scene.some(seed, self.most)
+        return _given(photographs.changed(images, folder / "images", self.change, _drawn(self.strength, seed), seed))
+
+
+def _camera(change: photographs.Change, strength: float) -> Callable[[Scene, Path, int], list[str]]:
+    changed = _Changed(change, strength)
+    return (lambda scene, folder, seed: changed(scene, folder, seed)) if change in MOVING else changed
+
+
+PAIRS: dict[str, tuple[set[str], tuple[photographs.Change, float], tuple[photographs.Change, float]]] = {
+    "darker and noisier": ({"images-darker", "images-noisier"}, (photographs.darker, 0.6), (photographs.noisy, 30)),
+    "tinted and blurred": ({"colour-cast", "images-blurred"}, (photographs.tinted, 0.7), (photographs.blurred, 1.2)),
+    "flat and recompressed": (
+        {"contrast-lower", "compression-stronger"},
+        (photographs.flat, 0.7),
+        (photographs.recompressed, 8),
+    ),
+    "grey and over-exposed": ({"colour-lost", "images-brighter"}, (photographs.grey, 1), (photographs.brighter, 2.0)),
+}
+
+
+def _both(first: tuple[photographs.Change, float], second: tuple[photographs.Change, float]) -> _Changed:
+    """Two changes at once: either may come first."""
+
+    def change(image: Image.Image, strength: float, draw: np.random.Generator) -> Image.Image:
+        for one, its in (first, second):
+            image = one(image, its * strength, draw)
+        return image
+
+    return _Changed(change, 1.0)
 
 
 # --- what exports lose ------------------------------------------------------------------------------------------------
@@ -241,12 +342,19 @@ def _only(*parts: str) -> Callable[[str, str], bool]:
     return lambda name, prefix: not (name.startswith(prefix) and any(part in name for part in parts))
 
 
-def _exported(make: Callable[[Scene, Path, int], Path]) -> Callable[[Scene, Path, int], list[str]]:
-    def plant(scene: Scene, folder: Path, seed: int) -> list[str]:
-        made = make(scene, folder / "model.onnx", seed)
-        return _given(_copied(scene.some(seed, 16), folder / "images"), "--against", made)
+@dataclass(frozen=True)
+class _exported:  # noqa: N801 - read as what it does
+    """An export that went wrong."""
 
-    return plant
+    make: Callable[[Scene, Path, int], Path]
+
+    def wrong(self, scene: Scene, folder: Path, seed: int) -> Wrong:
+        model = dataclasses.replace(scene.pipeline.model, path=self.make(scene, folder / "model.onnx", seed))
+        return Wrong(dataclasses.replace(scene.pipeline, model=model, geometry={}))
+
+    def __call__(self, scene: Scene, folder: Path, seed: int) -> list[str]:
+        made = self.make(scene, folder / "model.onnx", seed)
+        return _given(_copied(scene.some(seed, 16), folder / "images"), "--against", made)
 
 
 def _fewer(scene: Scene, seed: int) -> list[Path]:
@@ -262,7 +370,7 @@ def _quantized(**options: object) -> Callable[[Scene, Path, int], list[str]]:
 
 def _clipped(factor: float) -> Callable[[Scene, Path, int], list[str]]:
     def make(scene: Scene, out: Path, seed: int) -> Path:
-        dim = dataclasses.replace(scene.pipeline, scale=factor / 255, geometry={})
+        dim = dataclasses.replace(scene.pipeline, scale=_drawn(factor, seed) / 255, geometry={})
         return exports.quantized(scene.pipeline, _fewer(scene, seed), out, is_excluded=_tail, calibration=dim)
 
     return _exported(make)
@@ -308,7 +416,8 @@ def _exports() -> Iterator[Planted]:
     for strength, share in zip(STRENGTHS, (0.003, 0.015, 0.05), strict=True):
 
         def other(scene: Scene, out: Path, seed: int, share: float = share) -> Path:
-            return exports.other_weights(scene.pipeline, out, strength=share, seed=seed)
+            drawn = share * np.random.default_rng([seed, 1]).uniform(0.85, 1.15)
+            return exports.other_weights(scene.pipeline, out, strength=drawn, seed=seed)
 
         yield case("weights of another epoch", WRONG_WEIGHTS, _exported(other), strength=strength)
     for place in (0.2, 0.7):
@@ -383,6 +492,16 @@ def _slow() -> Iterator[Planted]:
     for word, width in zip(STRENGTHS, (1600, 3000, 6000), strict=True):
         right, unseen = frozenset({"images-oversized"}), word == "weak"
         yield Planted("photographs far too large", "speed", right, _stored("jpg", width), word, may_be_unseen=unseen)
+    for word, cores in zip(STRENGTHS, (1.5, 1.0, 0.5), strict=True):
+        yield Planted(
+            "fewer cores than it sees",
+            "speed",
+            frozenset({"cpu-limited"}),
+            lambda scene, folder, seed: [*_slow_variant(scene, folder, seed)[:-1], "machine"],
+            word,
+            may_be_unseen=word == "weak",
+            cores=cores,
+        )
     yield Planted("stored as PNG", "speed", frozenset({"images-slow-format"}), _stored("png", 1280))
     yield Planted("the slow variant", "speed", frozenset({"variant-faster"}), _slow_variant, may_be_unseen=True)
 
@@ -391,6 +510,10 @@ def faults() -> Iterator[Planted]:
     """Yields every fault."""
     for name, (right, changes) in {**PREPROCESSING, **ONLY_TENSORS}.items():
         yield Planted(name, "tensor", frozenset(right), _tensor(changes), models=SHOWN_BY.get(name, frozenset()))
+    rounded = _OddSides({"rounds_down": True}, shows_tensor=True)
+    # 479 rows of 640 pixels come to 239.5 at 320; at 640 px, and of squares, all come out whole.
+    only = frozenset({"bccd"})
+    yield Planted("sides rounded down", "tensor", frozenset({"rounding-differs"}), rounded, models=only)
     yield Planted("tensor of another image", "tensor", frozenset({"other-image"}), _other_image)
     for name, (right, changes) in PREPROCESSING.items():
         unseen = name in {"padded with black", "padded with white", "levels of video"}
@@ -406,7 +529,8 @@ def faults() -> Iterator[Planted]:
     for name, (right, change, strength) in PLAIN_CAMERAS.items():
         plant = _camera(change, strength)
         yield Planted(name, "camera", frozenset(right), plant, models=SHOWN_BY.get(name, frozenset()))
-    yield Planted("darker and noisier", "camera", frozenset({"images-darker", "images-noisier"}), _two_changes)
+    for name, (right, first, second) in PAIRS.items():
+        yield Planted(name, "camera", frozenset(right), _both(first, second))
     yield Planted(
         "lying on its side",
         "camera",
@@ -501,4 +625,5 @@ def scene(name: str, bundle: Path, checkpoint: Path, names: tuple[str, ...], dat
         tuple(sorted(path for path in val.iterdir() if path.suffix in {".jpg", ".png"})),
         data / "labels" / val.name,
         tuple(sorted(path for path in train.iterdir() if path.suffix in {".jpg", ".png"})),
+        data / "data.yaml",
     )

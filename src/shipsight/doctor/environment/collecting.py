@@ -6,8 +6,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shipsight.build.measure import alternate
 from shipsight.build.progress import Progress
 from shipsight.doctor.case import Case
 from shipsight.doctor.dataset.collecting import boxes_of
@@ -225,15 +224,9 @@ def _ort(
 
 def _time(as_is: Callable[[], object], other: Callable[[], object]) -> Timing:
     """Times two ways in turns, so that what else the machine does falls on both alike."""
-    for way in (as_is, other):
-        way()
-    taken: tuple[list[float], list[float]] = [], []
-    for _ in range(_RUNS):
-        for way, times in zip((as_is, other), taken, strict=True):
-            begin = time.perf_counter()
-            way()
-            times.append((time.perf_counter() - begin) * 1e3)
-    return Timing(statistics.median(taken[0]), statistics.median(taken[1]), _RUNS)
+    # A run after each change goes uncounted: threads of the other way still spin for work.
+    taken = alternate({"as is": as_is, "other": other}, rounds=_RUNS, runs=1, warmup_runs=1).medians_ms
+    return Timing(taken["as is"], taken["other"], _RUNS)
 
 
 def _saturation(case: Case, suspect: Suspect, content: bytes) -> float:
