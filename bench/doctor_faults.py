@@ -210,7 +210,7 @@ def run(arguments: argparse.Namespace, every: list[Scene]) -> list[dict[str, Any
     cases = []
     for number, one in enumerate(faults()):
         able = [where for where in every if where.name in (one.models or {where.name})]
-        cases += [(number, one, where) for where in able[number % len(able) :][:1]]
+        cases += [(number, one, able[number % len(able)])] if able else []
     cases += [(number, one, where) for number, one in enumerate(healthy(), start=1000) for where in every]
     wanted = [
         case

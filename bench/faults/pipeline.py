@@ -167,8 +167,10 @@ class Pipeline:
         moved = boxes + classes[:, None] * apart
         chosen: list[int] = []
         for n in order:
-            if all(_overlap(moved[n], moved[other]) <= self.iou for other in chosen):
+            if not chosen or _overlaps(moved[n], moved[chosen]).max() <= self.iou:
                 chosen.append(int(n))
+            if len(chosen) == self.most:
+                break
         return chosen
 
     def _told(self, corners: Array, number: int, score: float) -> dict[str, Any]:
@@ -197,8 +199,8 @@ class Pipeline:
         }
 
 
-def _overlap(one: Array, other: Array) -> float:
-    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
-    both = float(np.prod(np.clip(high - low, 0, None)))
-    areas = float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]))
-    return both / max(areas - both, 1e-9)
+def _overlaps(one: Array, others: Array) -> Array:
+    low, high = np.maximum(one[:2], others[:, :2]), np.minimum(one[2:], others[:, 2:])
+    both = np.prod(np.clip(high - low, 0, None), axis=1)
+    areas = np.prod(one[2:] - one[:2]) + np.prod(others[:, 2:] - others[:, :2], axis=1)
+    return np.asarray(both / np.maximum(areas - both, 1e-9))

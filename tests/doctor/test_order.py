@@ -40,9 +40,16 @@ def test_a_symptom_comes_after_the_error_that_explains_it(weights: dict[str, flo
         assert [one.rule for one in by_weight(order, CAUSES)] == want
 
 
-def test_a_warning_explains_no_error() -> None:
-    findings = [found("symptom", 0.5), found("cause", 0.9, Severity.WARNING)]
-    assert [one.rule for one in by_weight(findings, CAUSES)] == ["symptom", "cause"]
+@pytest.mark.parametrize(
+    ("severity", "want"),
+    [(Severity.WARNING, ["other", "cause", "symptom"]), (Severity.NOTE, ["symptom", "other", "cause"])],
+)
+def test_a_warning_goes_before_the_error_that_it_explains_and_a_note_does_not(
+    severity: Severity, want: list[str]
+) -> None:
+    findings = [found("symptom", 0.5), found("cause", 0.9, severity), found("other", 0.1)]
+    for order in itertools.permutations(findings):
+        assert [one.rule for one in by_weight(order, CAUSES)] == want
 
 
 def test_what_explains_a_rule_is_an_examination_that_there_is() -> None:

@@ -94,11 +94,11 @@ _EXPLAINS = 0.5
 def by_weight(findings: Iterable[Finding], causes: Mapping[str, frozenset[str]] | None = None) -> list[Finding]:
     """Returns findings in the order in which people should read them.
 
-    The severest first, of those the surest and costliest; a symptom comes after an error that explains it.
+    The severest first, of those the surest and costliest; a symptom comes after an error or a warning that explains it, however severe it is itself.
 
     Args:
         findings: in any order.
-        causes: rule that tells of a symptom -> rules whose errors explain it.
+        causes: rule that tells of a symptom -> rules whose errors and warnings explain it.
     """
     every = list(findings)
 
@@ -106,12 +106,14 @@ def by_weight(findings: Iterable[Finding], causes: Mapping[str, frozenset[str]] 
         own = one.weight * one.certainty
         explaining = (causes or {}).get(one.rule, frozenset())
         before = [
-            other.weight * other.certainty
+            other
             for other in every
             if other.rule in explaining
-            and other.severity is Severity.ERROR
+            and other.severity is not Severity.NOTE
             and other.weight * other.certainty >= _EXPLAINS * own
         ]
-        return _ORDER[one.severity], -min([own, *before]), bool(before), -own, one.rule
+        severity = max(_ORDER[one.severity], min((_ORDER[other.severity] for other in before), default=0))
+        least = min([own, *(other.weight * other.certainty for other in before)])
+        return severity, -least, bool(before), -own, one.rule
 
     return sorted(every, key=place)

@@ -20,7 +20,7 @@ class Rule(ABC, Generic[Evidence]):
     Attributes:
         id: stable, words joined by hyphens: `channels-swapped`. Its page is `docs/doctor/<id>.md`.
         title: a few words, as people say it.
-        explained_by: name of the examination whose errors explain what this rule sees; empty where nothing does.
+        explained_by: name of the examination whose errors and warnings explain what this rule sees; empty where nothing does.
     """
 
     id: ClassVar[str]

@@ -380,4 +380,5 @@ def _repairs(
         gains = _shares(after, draws) - _shares(before, draws)
         share = _share(after)
         gain = share - _share(before)
-        yield Repair(part.rule, len(part.pairs), share, gain, float(np.quantile(gains, 0.05)), part.detail)
+        low = float(np.quantile(gains, 0.05))
+        yield Repair(part.rule, len(part.pairs), share, gain, low, part.is_defect, part.detail)

@@ -80,6 +80,7 @@ class Repair:
         gain: that share less the agreement before.
         gain_low: lower end of the gain's 90 % interval, a bootstrap over images.
         detail: figures of the part.
+        is_defect: whether the graph itself shows that something is wrong with the part.
     """
 
     rule: str
@@ -87,6 +88,7 @@ class Repair:
     share: float
     gain: float
     gain_low: float
+    is_defect: bool = False
     detail: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -47,11 +47,13 @@ class Part:
         pairs: activations in it.
         layers: names of the layers whose weights are in it.
         detail: figures.
+        is_defect: whether the graph itself shows that something is wrong with it, however little it costs.
     """
 
     rule: str
     pairs: tuple[Pair, ...]
     layers: tuple[str, ...] = ()
+    is_defect: bool = False
     detail: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -102,8 +104,9 @@ def find_parts(model: Any, pairs: Iterable[Pair], clipped: Mapping[str, float]) 
     heads = graph.last_layers()
     one2one = [one for one in model.graph.node if "one2one" in one.name]
     # Tensors that calibration let clip are that rule's alone: ranges belong to it wherever they lie.
-    cut = [one for one in rest if clipped.get(one.tensor, 0.0) > _CLIPPED]
-    whole = [one for one in rest if clipped.get(one.tensor, 0.0) <= _CLIPPED]
+    given = {one.name for one in model.graph.input}
+    cut = [one for one in rest if clipped.get(one.tensor, 0.0) > (_CLIPPED_INPUT if one.tensor in given else _CLIPPED)]
+    whole = [one for one in rest if one not in cut]
     worst = max(clipped.values(), default=0.0)
     found = [
         Part(
@@ -111,7 +114,12 @@ def find_parts(model: Any, pairs: Iterable[Pair], clipped: Mapping[str, float]) 
             tuple(spans),
             detail={"range": max((a.high - a.low for a in spans), default=0)},
         ),
-        Part("int8-range-clipped", tuple(cut), detail={"clipped_energy_share": worst}),
+        Part(
+            "int8-range-clipped",
+            tuple(cut),
+            is_defect=any(one.tensor in given for one in cut),
+            detail={"clipped_energy_share": worst},
+        ),
         Part("int8-one2one", tuple(_touching(whole, one2one)), tuple(graph.keys(one2one))),
         Part("int8-dfl", tuple(_touching(whole, dfl))),
         Part("int8-sigmoid", tuple(_touching(whole, sigmoids))),
@@ -122,6 +130,9 @@ def find_parts(model: Any, pairs: Iterable[Pair], clipped: Mapping[str, float]) 
 
 _CLIPPED = 0.02
 """Share of a tensor's energy beyond its range. Percentile and entropy calibration leave under 0.01 on purpose."""
+
+_CLIPPED_INPUT = 0.002
+"""Likewise of the input: levels of pixels have ends, which a calibration on pictures as in production has met."""
 
 
 def _spanning(graph: _Walk, pairs: list[Pair]) -> list[Pair]:

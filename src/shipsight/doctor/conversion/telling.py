@@ -42,8 +42,8 @@ def overflows(evidence: ConversionEvidence) -> bool:
 
 
 def causes(evidence: ConversionEvidence) -> list[Repair]:
-    """Returns the parts of an integer graph that surely cost something, the costliest first."""
-    found = [one for one in evidence.repairs if one.gain >= _LEAST_GAIN and one.gain_low > 0]
+    """Returns the parts of an integer graph that surely cost something, the costliest first; of what is a defect anyway the gain need not be sure."""
+    found = [one for one in evidence.repairs if one.gain >= _LEAST_GAIN and (one.gain_low > 0 or one.is_defect)]
     return sorted(found, key=lambda one: -one.gain)
 
 

@@ -27,7 +27,7 @@ from shipsight.doctor.preprocessing.answers import Answerer
 from shipsight.doctor.preprocessing.chain import expected_chain, render
 from shipsight.doctor.preprocessing.collecting import open_photo
 from shipsight.doctor.preprocessing.evidence import Difference, PreprocessingEvidence, Residual
-from shipsight.doctor.preprocessing.guessing import Guess, Guesser, Subject
+from shipsight.doctor.preprocessing.guessing import DEADLINE_S, Guess, Guesser, Subject
 from shipsight.doctor.preprocessing.reading_predictions import Told, read_predictions
 from shipsight.doctor.preprocessing.telling import differing_steps
 from shipsight.errors import UnsupportedError
@@ -271,4 +271,8 @@ def _notes(subjects: Sequence[Subject], guesser: Guesser, best: Guess) -> tuple[
         notes.append("Nothing is predicted for any of the images: several faults do that, and the commonest is told.")
     if best.form == BOX_FORMS[0] and len(subjects) < 4:
         notes.append(f"{len(subjects)} images are few: give 16 to tell faults with weak effects.")
+    if guesser.was_cut:
+        notes.append(
+            f"The search ended after {DEADLINE_S:.0f} s: steps that are wrong together may be missed. Give fewer images, or a faster machine."
+        )
     return tuple(notes)

@@ -21,7 +21,7 @@ from shipsight.doctor.preprocessing.chain import Chain, Photo, render, to_levels
 from shipsight.doctor.preprocessing.naming import Scaling, scalings
 from shipsight.vision import Geometry
 
-__all__ = ["Guess", "Guesser", "Subject"]
+__all__ = ["DEADLINE_S", "Guess", "Guesser", "Subject"]
 
 _LEAST_GAIN = 0.03
 """Share of the answers that a fault has to explain more than the plain chain does: what 16 images show by chance is below."""
@@ -29,7 +29,8 @@ _LEAST_SHARE = 0.25
 """Share of what disagrees, likewise."""
 _BEAM = 3
 _DEPTH = 3
-_DEADLINE_S = 40.0
+DEADLINE_S = 40.0
+"""After which steps are no longer joined."""
 _DRAWS = 400
 
 
@@ -73,6 +74,7 @@ class Guesser:
         is_coco: whether boxes were read from corner and size.
         has_classes: whether classes have to agree.
         classes: class as written -> class as it should be.
+        was_cut: whether the search ended before all that it would join was tried.
     """
 
     answerer: Answerer
@@ -82,6 +84,7 @@ class Guesser:
     is_coco: bool = False
     has_classes: bool = True
     classes: dict[int, int] = field(default_factory=dict)
+    was_cut: bool = False
     _answers: dict[tuple[Chain, int], tuple[Boxes, Geometry]] = field(default_factory=dict)
     _begun_s: float = field(default_factory=time.monotonic)
 
@@ -126,9 +129,13 @@ class Guesser:
         for fault in faults:
             for form in forms:
                 tried[replace(fault, form=form)] = share_agreeing(self.parts(replace(fault, form=form), few))
+        # What is done to values is copied as one recipe: each half of it alone may explain nothing.
+        for recipe in self._recipes(faults):
+            if self._in_time():
+                tried[recipe] = share_agreeing(self.parts(recipe, few))
         beam = self._best(tried)
         for _ in range(_DEPTH - 1):
-            if tried[beam[0]] > 0.97 or time.monotonic() - self._begun_s > _DEADLINE_S:
+            if tried[beam[0]] > 0.97 or not self._in_time():
                 break
             joined: dict[Guess, float] = {}
             for one in beam:
@@ -140,8 +147,18 @@ class Guesser:
             beam = self._best(tried)
         return self._simplest(self._choose([plain, *(replace(plain, form=form) for form in forms[1:]), *beam]))
 
+    def _recipes(self, faults: Sequence[Guess]) -> Iterator[Guess]:
+        """Yields every scaling with every order of channels."""
+        for one in faults:
+            for other in faults:
+                if one.chain.values != self.expected.values and other.chain.channels != self.expected.channels:
+                    both = _join(one, other, self.expected)
+                    if both is not None:
+                        yield both
+
     def _in_time(self) -> bool:
-        return time.monotonic() - self._begun_s <= _DEADLINE_S
+        self.was_cut = self.was_cut or time.monotonic() - self._begun_s > DEADLINE_S
+        return not self.was_cut
 
     def _best(self, tried: dict[Guess, float]) -> list[Guess]:
         # Fewer faults first where as much agrees: an order of insertion, which sorting keeps.
