@@ -77,6 +77,7 @@ def world(database: Database, events: Any, provider: RunningProvider, tmp_path: 
     passkeys = Passkeys(database, events, clock, origin=ORIGIN)
     secret = tmp_path / "secret"
     secret.write_text(SECRET + "\n")
+    secret.chmod(0o600)
 
     def open_id(client_id: str = "basic", **more: Any) -> OpenId:
         settings = OpenIdSettings(

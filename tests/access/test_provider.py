@@ -338,6 +338,7 @@ def test_secret_goes_where_the_provider_takes_it(
     hostile.tell(token_endpoint_auth_methods_supported=ways)
     hostile.say("/token", {"id_token": "a.b.c"})
     (tmp_path / "secret").write_text("a+b %:&\n")
+    (tmp_path / "secret").chmod(0o600)
     provider = asking(hostile, secret_file=tmp_path / "secret")
     assert provider.id_token("the code", verifier="v", redirect_uri="https://a/b") == "a.b.c"
     _, _, headers, body = hostile.asked[-1]
@@ -377,6 +378,7 @@ def test_errors_hold_no_code_and_no_secret(hostile: HostileProvider, tmp_path: P
     """ASVS 16.2.5."""
     hostile.say("/token", b"", status=500)
     (tmp_path / "secret").write_text("open sesame")
+    (tmp_path / "secret").chmod(0o600)
     provider = asking(hostile, secret_file=tmp_path / "secret")
     with pytest.raises(EnvironmentLackError) as caught:
         provider.id_token("thecode", verifier="verifier", redirect_uri="https://a/b")
@@ -430,6 +432,18 @@ def test_issuer_that_does_not_do_is_refused(issuer: str) -> None:
 def test_secret_that_cannot_be_read_is_told_as_such(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentLackError):
         Provider(OpenIdSettings("https://a.test", "shipsight", secret_file=tmp_path / "none"))
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o622])
+def test_secret_that_others_may_read_or_write_is_refused_and_not_shown(tmp_path: Path, mode: int) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("open sesame")
+    secret.chmod(mode)
+    with pytest.raises(EnvironmentLackError, match="others may read the client's secret") as refused:
+        Provider(OpenIdSettings("https://a.test", "shipsight", secret_file=secret))
+    assert "sesame" not in str(refused.value)
+    secret.chmod(0o600)
+    Provider(OpenIdSettings("https://a.test", "shipsight", secret_file=secret))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])

@@ -83,7 +83,7 @@ def test_doctor_prints_one_document_of_json_with_stable_keys(
     assert list(told["findings"][0]) == [
         "rule", "severity", "what", "evidence", "remedy", "command", "weight", "certainty", "figures",
     ]  # fmt: skip
-    assert list(told["examined"][0]) == ["name", "title", "took_s", "lacks", "figures", "rules"]
+    assert list(told["examined"][0]) == ["name", "title", "took_s", "lacks", "not_told", "figures", "rules"]
 
 
 def test_doctor_writes_the_page_and_does_not_replace_one(
@@ -149,10 +149,10 @@ def test_doctor_looks_at_no_more_images_than_the_limit(pictures: Callable[..., P
 def test_terminal_shows_no_control_character_of_a_name(capsys: pytest.CaptureFixture[str]) -> None:
     evil = "a\x1b]0;b\x07\u202e[red]x[/red]"
     finding = a_finding(what=evil, evidence=evil + "1", command=evil)
-    print_diagnosis(a_diagnosis(finding, a_finding("b", Severity.NOTE), lacks=evil), as_json=False)
+    print_diagnosis(a_diagnosis(finding, a_finding("b", Severity.NOTE), lacks=evil, not_told=(evil,)), as_json=False)
     shown = capsys.readouterr().out
     assert not set(shown) & {"\x1b", "\x07", "\u202e"}
-    assert shown.count("[red]x[/red]") == 4
+    assert shown.count("[red]x[/red]") == 5
 
 
 def test_share_writes_an_archive_and_a_dry_run_shows_all_of_it(run: Run, tmp_path: Path) -> None:

@@ -79,7 +79,12 @@ def a_finding(
     )
 
 
-def a_diagnosis(*findings: Finding, class_names: tuple[str, ...] = (), lacks: str | None = None) -> Diagnosis:
+def a_diagnosis(
+    *findings: Finding,
+    class_names: tuple[str, ...] = (),
+    lacks: str | None = None,
+    not_told: tuple[str, ...] = (),
+) -> Diagnosis:
     from shipsight.proof.environment import describe_environment
 
     return Diagnosis(
@@ -87,7 +92,14 @@ def a_diagnosis(*findings: Finding, class_names: tuple[str, ...] = (), lacks: st
         of=Told("model-of-ours", "1", "ab" * 32, "openvino-int8-640", 64, class_names),
         findings=findings,
         examined=(
-            Examined("levels", "Is there light?", 1.25, figures={"mean_level": 31.5}, rules=("too-dark",)),
+            Examined(
+                "levels",
+                "Is there light?",
+                1.25,
+                not_told=not_told,
+                figures={"mean_level": 31.5},
+                rules=("too-dark",),
+            ),
             Examined(
                 "conversion", "Did the export keep the model?", lacks=lacks or "No checkpoint: give it with --against."
             ),

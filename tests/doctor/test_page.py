@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from html import escape
+from html import escape, unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -18,6 +18,7 @@ from tests.doctor.small import a_diagnosis, a_finding
 from shipsight.doctor import Picture, Severity
 from shipsight.doctor.page import render_page
 from shipsight.doctor.page.drawings import check_svg
+from shipsight.doctor.page.rendering import _prose
 from shipsight.errors import InternalError
 from shipsight.proof.arrays import write_png
 
@@ -107,6 +108,36 @@ def test_page_escapes_every_text_that_may_hold_a_name() -> None:
     assert "<img src=x" not in page
     assert page.count(escape("<script>alert(1)</script>")) >= 6
     Elements(page)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Use `a < b` here.", "Use <code>a &lt; b</code> here."),
+        ("`one` and `two`", "<code>one</code> and <code>two</code>"),
+        ("a lone ` stays", "a lone ` stays"),
+        ("`one` and a lone `", "<code>one</code> and a lone `"),
+        ("`<b>`", "<code>&lt;b&gt;</code>"),
+    ],
+)
+def test_page_shows_what_stands_between_backticks_as_code(text: str, shown: str) -> None:
+    finding = a_finding(what=text, evidence=text, pictures=(Picture(text, png=PNG),))
+    page = render_page(a_diagnosis(finding, lacks=text, not_told=(text,)))
+    Elements(page)
+    assert page.count(f">{shown}<") == 5
+
+
+@given(st.text(alphabet="a<>&\"'`\n "))
+def test_page_says_any_text_as_it_is_but_for_backticks(text: str) -> None:
+    shown = str(_prose(text))
+    assert unescape(shown.replace("<code>", "").replace("</code>", "")).replace("`", "") == text.replace("`", "")
+    assert "<" not in shown.replace("<code>", "").replace("</code>", "")
+
+
+def test_page_shows_what_an_examination_could_not_tell() -> None:
+    page = render_page(a_diagnosis(not_told=("A square image does not show stretching.",)))
+    assert page.index("Not told") < page.index("A square image does not show stretching.")
+    assert "Not told" not in render_page(a_diagnosis())
 
 
 def test_page_is_the_same_for_the_same_diagnosis() -> None:

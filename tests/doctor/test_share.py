@@ -51,7 +51,7 @@ SECRETS = {
 }
 FIELDS = [
     "model", "version", "bundle", "variant", "about", "unknown_key", "rule", "severity", "what", "evidence", "remedy", "command",
-    "figure-key", "figure-value", "figure-list", "figure-deep", "examined-name", "examined-title", "examined-lacks", "examined-rules",
+    "figure-key", "figure-value", "figure-list", "figure-deep", "examined-name", "examined-title", "examined-lacks", "examined-not-told", "examined-rules",
     "examined-figure", "environment-key", "environment-version", "environment-cpu", "environment-os", "environment-deep", "number",
 ]  # fmt: skip
 FRAMES = ["{}", "of 64 images {} is dark", "costs 0.31 ({}), more", "shipsight predict '{}' --json", "{}{}", '"{}":']
@@ -86,6 +86,8 @@ def planted(field: str, text: str) -> dict[str, Any]:
         examined["title"] = text
     elif field == "examined-lacks":
         examined["lacks"] = text
+    elif field == "examined-not-told":
+        examined["not_told"] = [text]
     elif field == "examined-rules":
         examined["rules"] = [text]
     elif field == "examined-figure":
@@ -142,7 +144,7 @@ ADDRESSES = st.one_of(st.ip_addresses().map(str), st.emails(), NAMES)
     secret=st.one_of(PATHS, ADDRESSES),
     before=WORDS,
     after=WORDS,
-    field=st.sampled_from(["what", "command", "examined-lacks"]),
+    field=st.sampled_from(["what", "command", "examined-lacks", "examined-not-told"]),
 )
 @settings(max_examples=60, deadline=None)
 def test_archive_holds_no_path_and_no_address_whatever_stands_around_it(

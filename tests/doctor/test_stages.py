@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from shipsight.build.progress import Silent
 from shipsight.doctor import Case
 from shipsight.doctor.stages import Stage, StageRecorder, StagesEvidence, StagesExamination, read_stages
+from shipsight.doctor.stages.collecting import _pixels_of
 from shipsight.errors import CorruptError
-from shipsight.model import open_bundle
+from shipsight.model import InputContract, TensorLayout, open_bundle
 from shipsight.proof import GoldenFiles
-from shipsight.vision import prepare
+from shipsight.vision import prepare, to_tensor
 
 _ORDER = ("decode", "prepare", "engine", "postprocess")
 
@@ -55,6 +56,22 @@ def test_recording_is_refused_when_it_holds_another_array(tmp_path: Path) -> Non
 def test_stage_has_to_be_known(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="no such stages: resized"):
         StageRecorder(tmp_path).record("a.jpg", resized=np.zeros(3))
+
+
+@pytest.mark.parametrize("colour", ["rgb", "bgr"])
+@pytest.mark.parametrize("scale", [1.0, 1 / 255])
+def test_pixels_come_back_from_a_float_tensor_whatever_was_done_to_values(colour: str, scale: float) -> None:
+    contract = InputContract((32, 64), colour=colour, scale=scale, mean=(0.1, 0.2, 0.3), std=(0.5, 0.7, 0.2))
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    tensor = to_tensor(pixels, contract, TensorLayout.FLOAT_NCHW)
+    assert np.abs(_pixels_of(tensor, contract) - pixels).max() < 0.01
+
+
+def test_stages_that_were_not_compared_are_named() -> None:
+    one = Stage("engine", 9, 0, 0.0, 1.0, "times the tolerance")
+    [told] = StagesExamination().not_told(StagesEvidence((one,), is_foreign=True))
+    assert told.endswith("decode, prepare, postprocess.")
+    assert "not in the recording" in told
 
 
 @pytest.mark.slow

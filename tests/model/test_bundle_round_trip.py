@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from shipsight.errors import CardError, CorruptError, MissingFileError, UsageError
 from shipsight.model import Bundle, Card, GoldenInfo, Variant, open_bundle, write_bundle, zip_bundle
-from shipsight.model._strict_yaml import dump_yaml, load_yaml
+from shipsight.model.strict_yaml import dump_yaml, load_yaml
 
 WORDS = st.text(max_size=12)
 PLAIN = st.recursive(

@@ -22,6 +22,7 @@ from shipsight.access.exchange import is_loopback
 from shipsight.access.id_tokens import ALGORITHMS, TokenError, read_json
 from shipsight.access.settings import OpenIdSettings
 from shipsight.errors import EnvironmentLackError, MissingDependencyError, UsageError
+from shipsight.secret_files import read_secret
 
 if TYPE_CHECKING:
     from shipsight.access.fetching import Fetcher
@@ -66,13 +67,15 @@ class Provider:
     Raises:
         UsageError: its address does not do.
         MissingDependencyError: httpcore is not installed.
-        EnvironmentLackError: the client's secret cannot be read.
+        EnvironmentLackError: the client's secret cannot be read, or others may read it.
+        UsageError: its file holds something else.
     """
 
     def __init__(self, settings: OpenIdSettings) -> None:
         self._settings = settings
         self._may_be_plain = check_issuer(settings.issuer)
-        self._secret = _read_secret(settings)
+        path = settings.secret_file
+        self._secret = None if path is None else read_secret(path, "the client's secret")
         self._fetcher = _make_fetcher(settings)
         self._lock = threading.Lock()
         self._kept: tuple[float, Metadata | EnvironmentLackError] | None = None
@@ -194,15 +197,6 @@ def _is_endpoint(url: str, *, may_be_plain: bool) -> bool:
     if not url.isascii() or not url.isprintable() or " " in url:
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and may_be_plain and is_loopback(parts.hostname))
-
-
-def _read_secret(settings: OpenIdSettings) -> str | None:
-    if settings.secret_file is None:
-        return None
-    try:
-        return settings.secret_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise EnvironmentLackError("the client's secret cannot be read", where=settings.secret_file) from error
 
 
 def _make_fetcher(settings: OpenIdSettings) -> Fetcher:

@@ -10,9 +10,10 @@ import typer
 
 from shipsight.cli.access_rooms import JsonOption, moment
 from shipsight.cli.audit_log import AuditKeyOption, AuditOption, open_reader
-from shipsight.cli.audit_show import entry_dict, harmless, print_entries
+from shipsight.cli.audit_show import entry_dict, print_entries
 from shipsight.cli.output import print_json, screen
 from shipsight.errors import EnvironmentLackError, UsageError
+from shipsight.printable import printable
 
 __all__ = ["check_proof_command", "prove_command"]
 
@@ -88,6 +89,6 @@ def check_proof_command(
     print_entries([found.entry], as_json=False)
     line = f"is entry {found.entry.seq} of {checkpoint.origin}, which had {checkpoint.size} entries at {checkpoint.at:%F %T} UTC"
     screen().print(line, soft_wrap=True, markup=False)
-    screen().print(f"signed by {harmless(', '.join(signers), most=500)}", soft_wrap=True, markup=False)
+    screen().print(f"signed by {printable(', '.join(signers), most=500)}", soft_wrap=True, markup=False)
     if found.withheld:
         screen().print(f"not shown, though the entry has it: {', '.join(found.withheld)}", soft_wrap=True, markup=False)

@@ -21,9 +21,9 @@ from shipsight.cli.audit_log import (
     parse_moment,
 )
 from shipsight.cli.audit_place import audit_key_path
-from shipsight.cli.audit_show import harmless
 from shipsight.cli.output import TerminalProgress, make_table, print_json, screen
 from shipsight.errors import EnvironmentLackError, UsageError
+from shipsight.printable import printable
 
 if TYPE_CHECKING:
     from shipsight.access.audit.log import AuditLog
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["review_command"]
 
+_WIDEST = 60
 _COLOURS = {"alarm": "bold red", "warning": "yellow", "note": "dim"}
 
 
@@ -171,7 +172,7 @@ def _list(store: ReviewStore, *, as_json: bool) -> None:
             str(one.findings),
             str(one.notes),
             one.chain,
-            ", ".join(harmless(each.who) for each in one.signed) or "nobody",
+            ", ".join(printable(each.who, _WIDEST) for each in one.signed) or "nobody",
             "" if one.is_here else "not on this machine",
         ]
         for one in found
@@ -211,7 +212,7 @@ def _show(store: ReviewStore, report: Report, out: Path | None, *, notes: bool, 
         console.print(f"wrote {file}", soft_wrap=True, markup=False)
     signed = store.state(report.id).signed
     for each in signed:
-        line = f"signed off {day(each.at)} UTC by {harmless(each.who)}: {harmless(each.note, most=300)}"
+        line = f"signed off {day(each.at)} UTC by {printable(each.who, _WIDEST)}: {printable(each.note, most=300)}"
         console.print(line, soft_wrap=True, markup=False)
     if not signed:
         line = f"sign it off: shipsight audit review --sign-off {report.id} --note 'what you looked at'"
@@ -227,7 +228,7 @@ def _print_finding(one: Finding) -> None:
     if one.last_at is not None and one.last_at != one.first_at:
         when += f" to {day(one.last_at)}"
     console.print(
-        f"\n[{_COLOURS[one.severity.value]}]{one.severity.value}[/]  [bold]{escape(harmless(one.what, most=400))}[/]",
+        f"\n[{_COLOURS[one.severity.value]}]{one.severity.value}[/]  [bold]{escape(printable(one.what, most=400))}[/]",
         soft_wrap=True,
     )
     seqs = ", ".join(map(str, one.seqs[:8])) + (f", ... ({one.count} in all)" if one.count > 8 else "")
@@ -240,7 +241,9 @@ def _tell_signed(state: ReviewState, next_due: Due, *, as_json: bool) -> None:
     if as_json:
         print_json({"review": state.to_dict(), "due": _due(next_due)})
         return
-    screen().print(f"{state.id} is signed off by {harmless(state.signed[-1].who)}", markup=False, soft_wrap=True)
+    screen().print(
+        f"{state.id} is signed off by {printable(state.signed[-1].who, _WIDEST)}", markup=False, soft_wrap=True
+    )
     screen().print(_due_line(next_due), markup=False, soft_wrap=True)
 
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from shipsight.cli.output import make_table, print_json, screen
+from shipsight.printable import printable
 
 if TYPE_CHECKING:
     from shipsight.access.audit import Entry
     from shipsight.access.audit.verification import Verification
 
-__all__ = ["entry_dict", "harmless", "print_entries", "print_verification"]
+__all__ = ["entry_dict", "print_entries", "print_verification"]
 
 _WIDEST = 60
 _COLOURS = {"ok": "green", "unverifiable tail": "yellow", "failed": "bold red"}
@@ -43,15 +43,6 @@ def entry_dict(entry: Entry) -> dict[str, Any]:
         "erased_by": entry.erased_by,
         "clock_back": entry.is_clock_back,
     }
-
-
-def harmless(text: str, *, most: int = _WIDEST) -> str:
-    """Returns a text that can do nothing to a terminal: controls, marks of direction and halves of characters as escapes."""
-    shown = "".join(
-        one if unicodedata.category(one)[0] not in "CZ" or one == " " else one.encode("unicode_escape").decode()
-        for one in text
-    )
-    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
 
 
 def print_entries(entries: Iterable[Entry], *, as_json: bool) -> None:
@@ -99,7 +90,7 @@ def print_verification(found: Verification, *, has_outside: bool, as_json: bool)
         from rich.markup import escape
 
         rows = [
-            ["-" if one.seq is None else str(one.seq), one.code, escape(harmless(one.what, most=200))]
+            ["-" if one.seq is None else str(one.seq), one.code, escape(printable(one.what, most=200))]
             for one in found.findings
         ]
         table = make_table(["entry", "finding", "what"], rows)
@@ -125,7 +116,7 @@ def print_verification(found: Verification, *, has_outside: bool, as_json: bool)
             markup=False,
         )
     for note in found.notes:
-        out.print(f"note ({note.code}): {harmless(note.what, most=200)}", soft_wrap=True, markup=False)
+        out.print(f"note ({note.code}): {printable(note.what, most=200)}", soft_wrap=True, markup=False)
 
 
 def _row(entry: Entry) -> list[str]:
@@ -145,7 +136,7 @@ def _row(entry: Entry) -> list[str]:
         event.address or "-",
         " ".join(one for one in how if one),
     ]
-    return [harmless(one, most=40 if place < len(told) - 1 else _WIDEST) for place, one in enumerate(told)]
+    return [printable(one, most=40 if place < len(told) - 1 else _WIDEST) for place, one in enumerate(told)]
 
 
 def _short(value: object) -> str:

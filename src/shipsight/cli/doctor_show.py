@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from shipsight.cli.audit_show import harmless
 from shipsight.cli.output import make_table, print_json, screen
+from shipsight.printable import printable
 
 if TYPE_CHECKING:
     from shipsight.doctor import Diagnosis, Finding
@@ -24,12 +24,11 @@ __all__ = ["print_diagnosis"]
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _VERDICTS = {"failed": "bold red", "undecided": "yellow", "passed": "green"}
 _INDENT = 9
-_MOST = 10_000
 
 
 def print_diagnosis(diagnosis: Diagnosis, *, as_json: bool) -> None:
     """Prints a diagnosis: for people, or as one document of JSON (`docs/formats/diagnosis.md`)."""
-    from shipsight.doctor.telling import judge, not_told
+    from shipsight.doctor.telling import judge, limits
 
     if as_json:
         print_json(diagnosis.to_dict())
@@ -39,8 +38,8 @@ def print_diagnosis(diagnosis: Diagnosis, *, as_json: bool) -> None:
         _print_finding(console, finding, diagnosis.about)
     _print_examined(console, diagnosis)
     colour, word, sentence = judge(diagnosis)
-    console.print(Text.assemble((word, _VERDICTS[colour]), ". ", harmless(sentence, most=_MOST)), soft_wrap=True)
-    _print_text(console, Text(not_told(diagnosis), style="dim"), 0)
+    console.print(Text.assemble((word, _VERDICTS[colour]), ". ", printable(sentence)), soft_wrap=True)
+    _print_text(console, Text(limits(diagnosis), style="dim"), 0)
 
 
 def _print_finding(console: Console, finding: Finding, about: str) -> None:
@@ -50,15 +49,15 @@ def _print_finding(console: Console, finding: Finding, about: str) -> None:
     cost = lost(finding)
     head = Text.assemble(
         (f"{word:<{_INDENT}}", _STYLES[word]),
-        (_safe(finding.what), "bold"),
+        (printable(finding.what), "bold"),
         (f"  {f'{cost} of the {about}, ' if cost else ''}{finding.rule}", "dim"),
     )
     _print_text(console, head, 0)
-    _print_text(console, Text(_safe(finding.evidence)), _INDENT)
-    _print_text(console, Text.assemble(("Do this: ", "green"), _safe(finding.remedy)), _INDENT)
+    _print_text(console, Text(printable(finding.evidence)), _INDENT)
+    _print_text(console, Text.assemble(("Do this: ", "green"), printable(finding.remedy)), _INDENT)
     if finding.command is not None:
         # Whole on its line: it is there to be copied.
-        console.print(Text.assemble(" " * _INDENT, ("$ ", "dim"), _safe(finding.command)), soft_wrap=True)
+        console.print(Text.assemble(" " * _INDENT, ("$ ", "dim"), printable(finding.command)), soft_wrap=True)
     console.print()
 
 
@@ -82,9 +81,7 @@ def _print_examined(console: Console, diagnosis: Diagnosis) -> None:
     console.print(table)
     for one in diagnosis.examined:
         if one.lacks is not None:
-            _print_text(console, Text.assemble(("not examined  ", "yellow"), f"{one.name}: {_safe(one.lacks)}"), 0)
+            _print_text(console, Text.assemble(("not examined  ", "yellow"), f"{one.name}: {printable(one.lacks)}"), 0)
+        for told in one.not_told:
+            _print_text(console, Text.assemble(("not told  ", "yellow"), f"{one.name}: {printable(told)}"), 0)
     console.print()
-
-
-def _safe(text: str) -> str:
-    return harmless(text, most=_MOST)

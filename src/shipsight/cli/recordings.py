@@ -18,9 +18,9 @@ from shipsight.cli.access_place import default_database, sqlite_path, state_fold
 from shipsight.cli.access_rooms import JsonOption, moment, open_rooms, recorded_events, who
 from shipsight.cli.audit_log import parse_moment
 from shipsight.cli.audit_place import audit_place
-from shipsight.cli.audit_show import harmless
 from shipsight.cli.output import make_table, print_json, screen
 from shipsight.errors import EnvironmentLackError, MissingDependencyError, UsageError
+from shipsight.printable import printable
 
 if TYPE_CHECKING:
     from shipsight.access import Event, EventSink, Principal, Rights
@@ -439,7 +439,7 @@ def _shown(text: str, *, most: int = 40) -> str:
     """Returns a text from outside as a table may hold it: it moves no cursor, and what stands in brackets is no markup."""
     from rich.markup import escape
 
-    return escape(harmless(text, most=most))
+    return escape(printable(text, most=most))
 
 
 def _span(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:

@@ -26,6 +26,7 @@ class Examined:
         title: what it asks.
         took_s: seconds.
         lacks: why it was not made, None where it was.
+        not_told: what it could not tell although it was made, and why: sentences.
         figures: of its evidence.
         rules: ids of those that looked.
         pictures: of what was collected, for the page.
@@ -35,6 +36,7 @@ class Examined:
     title: str
     took_s: float = 0.0
     lacks: str | None = None
+    not_told: tuple[str, ...] = ()
     figures: Mapping[str, Figure | list[Figure]] = field(default_factory=dict)
     rules: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
@@ -46,6 +48,7 @@ class Examined:
             "title": self.title,
             "took_s": round(self.took_s, 3),
             "lacks": self.lacks,
+            "not_told": list(self.not_told),
             "figures": dict(self.figures),
             "rules": list(self.rules),
         }
@@ -132,8 +135,17 @@ def examine(about: str, case: Given, examinations: Sequence[Examination[Given, A
             findings += rule.look(evidence)
         took_s = time.monotonic() - its_begin_s
         rules = tuple(rule.id for rule in one.rules)
-        figures, pictures = one.figures(evidence), one.pictures(evidence)
-        examined.append(Examined(one.name, one.title, took_s, figures=figures, rules=rules, pictures=pictures))
+        examined.append(
+            Examined(
+                one.name,
+                one.title,
+                took_s,
+                not_told=one.not_told(evidence),
+                figures=one.figures(evidence),
+                rules=rules,
+                pictures=one.pictures(evidence),
+            )
+        )
     return Diagnosis(
         about=about,
         of=case.told(),

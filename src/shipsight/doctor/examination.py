@@ -59,6 +59,10 @@ class Examination(ABC, Generic[Given, Evidence]):
         """Returns figures of the evidence that are worth keeping even where nothing was found: stable keys, no names of files."""
         return {}
 
+    def not_told(self, evidence: Evidence) -> tuple[str, ...]:
+        """Returns what could not be told from the evidence although the examination was made, and why: sentences, no names of files."""
+        return ()
+
     def pictures(self, evidence: Evidence) -> tuple[Picture, ...]:
         """Returns drawings of the evidence that are worth seeing even where nothing was found."""
         return ()

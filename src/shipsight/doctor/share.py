@@ -148,6 +148,7 @@ def _examined(one: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
         "title": redactor.text(_str(one.get("title"))),
         "took_s": _number(one.get("took_s")),
         "lacks": redactor.text(lacks) if isinstance(lacks, str) else None,
+        "not_told": [redactor.text(told) for told in _list(one.get("not_told"))[:_MOST] if isinstance(told, str)],
         "figures": _figures(one.get("figures"), redactor),
         "rules": [redactor.word(rule) for rule in _list(one.get("rules"))[:_MOST] if isinstance(rule, str)],
     }

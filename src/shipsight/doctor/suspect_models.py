@@ -116,15 +116,19 @@ def open_variant(case: Case) -> EngineSuspect:
 
 
 def open_checkpoint(case: Case, path: Path) -> Suspect:
-    """Opens a checkpoint in its own runtime, in a sandboxed child; needs the extra `ultralytics`."""
+    """Opens a checkpoint in its own runtime, in a sandboxed child; needs the extra `ultralytics`.
+
+    It runs at the variant's size: a checkpoint takes any, and at that of its training it would answer otherwise and be no other model.
+    """
     from shipsight.build.sources import open_source
 
+    size_hw = case.variant.size_hw
     source = open_source(path)
     try:
-        session = source.open_reference(source.card.input.size_hw, threads=case.threads)
+        session = source.open_reference(size_hw, threads=case.threads)
     finally:
         source.close()  # the session keeps the child alive
-    variant = _variant("pytorch", source.card.input.size_hw, (path.name,))
+    variant = _variant("pytorch", size_hw, (path.name,))
     return EngineSuspect(SuspectKind.CHECKPOINT, session, source.card, variant, {path.name: path.read_bytes()})
 
 

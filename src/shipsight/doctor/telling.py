@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A diagnosis in words, the same on the terminal and on the page: the verdict, what a finding costs, what was not told. Pure. Private."""
+"""A diagnosis in words, the same on the terminal and on the page: the verdict, what a finding costs, what none can tell. Pure. Private."""
 
 from __future__ import annotations
 
 from shipsight.doctor.diagnosis import Diagnosis
 from shipsight.doctor.finding import Finding, Severity
 
-__all__ = ["judge", "lost", "not_told"]
+__all__ = ["judge", "limits", "lost"]
 
 _LEAST = 0.0005  # a tenth of a percent, rounded, is the least that is written
 
@@ -22,7 +22,9 @@ def judge(diagnosis: Diagnosis) -> tuple[str, str, str]:
     """Returns the verdict: the name of its colour (`failed`, `undecided`, `passed`), a few words, and what they rest on."""
     counts = {one: sum(found.severity is one for found in diagnosis.findings) for one in Severity}
     made = sum(one.lacks is None for one in diagnosis.examined)
-    told = f"{made} of {len(diagnosis.examined)} examinations were made, on {_count(diagnosis.of.images, 'image')}"
+    count = diagnosis.of.images
+    told = f"{made} of {len(diagnosis.examined)} examinations were made, "
+    told += f"on {_count(count, 'image')}" if count else "without images of production"
     if diagnosis.of.variant:
         told += f", of the variant {diagnosis.of.variant}"
     summary = ", ".join(
@@ -38,11 +40,13 @@ def judge(diagnosis: Diagnosis) -> tuple[str, str, str]:
     return "passed", f"Nothing was found that costs {diagnosis.about}", sentence
 
 
-def not_told(diagnosis: Diagnosis) -> str:
+def limits(diagnosis: Diagnosis) -> str:
     """Returns what the diagnosis does not say: the absence of findings is no proof of health."""
     begin = "No rule saw its fault in what was examined. " if not diagnosis.findings else ""
     if diagnosis.about != "accuracy":
         return f"{begin}What was measured holds for this machine as it was while the examination ran."
+    if not diagnosis.of.images:
+        return f"{begin}This does not prove that the predictions are right in production: no image of it was looked at (--images)."
     few = f"{_count(diagnosis.of.images, 'image')} can hide a fault that is weak or rare"
     return (
         f"{begin}This does not prove that the predictions are right: {few}, and only labels (--labels) tell how often the "

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from shipsight.errors import CardError, CorruptError, EscapingPathError, LimitError, UnsupportedError
-from shipsight.model._strict_yaml import dump_yaml, load_yaml
 from shipsight.model.card import Card
+from shipsight.model.strict_yaml import dump_yaml, load_yaml
 from shipsight.model.variant import Variant
 
 __all__ = [

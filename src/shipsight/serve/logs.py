@@ -22,6 +22,7 @@ from enum import StrEnum
 from typing import Any, TextIO
 
 from shipsight.errors import UsageError
+from shipsight.printable import printable
 from shipsight.serve.request_notes import current_note
 
 __all__ = ["LogFormat", "LogSettings", "configure_logs", "fields", "log_events"]
@@ -140,22 +141,16 @@ class _AsJson(logging.Formatter):
 class _AsText(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         told = "".join(f" {name}={_quoted(value)}" for name, value in _told(record).items())
-        line = f"{_time(record)} {record.levelname} {_escaped(_cut(record.getMessage()))}{told}"
+        line = f"{_time(record)} {record.levelname} {printable(_cut(record.getMessage()))}{told}"
         if record.exc_info:
             trace = _cut(self.formatException(record.exc_info), _MOST_OF_A_TRACE)
-            line += "".join(f"\n    {_escaped(one)}" for one in trace.splitlines())
+            line += "".join(f"\n    {printable(one)}" for one in trace.splitlines())
         return line
 
 
 def _quoted(value: object) -> str:
-    text = _escaped(str(value))
+    text = printable(str(value))
     return json.dumps(text, ensure_ascii=False) if " " in text or '"' in text or not text else text
-
-
-def _escaped(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 class _Lines(logging.Handler):

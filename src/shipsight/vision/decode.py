@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shipsight.errors import ImageTooLargeError, ImageUnreadableError, MissingDependencyError
-from shipsight.vision._image_header import ImageFormat, ImageHeader, read_header, strip_png
 from shipsight.vision._opencv import import_cv2
+from shipsight.vision.image_header import ImageFormat, ImageHeader, read_header, strip_png
 
-__all__ = ["DEFAULT_MAX_PIXELS", "decode_image"]
+__all__ = ["DEFAULT_MAX_PIXELS", "decode_image", "turn"]
 
 DEFAULT_MAX_PIXELS = 100_000_000
 """Most pixels of an image: 300 MB decoded, beyond any camera that feeds a detector, well before memory runs out."""
@@ -70,7 +70,7 @@ def decode_image(data: bytes | memoryview | Path | str, *, max_pixels: int = DEF
             expected=f"{header.width}x{header.height}",
             got=f"{pixels.shape[1]}x{pixels.shape[0]}",
         )
-    return _turn(pixels, header.orientation)
+    return turn(pixels, header.orientation)
 
 
 def _read_file(path: Path) -> bytes:
@@ -119,8 +119,16 @@ def _decode_other(content: bytes, where: str) -> NDArray[np.uint8]:
     return pixels
 
 
-def _turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Applies EXIF orientation: 2-4 flip or turn by half, 5-8 also swap the axes."""
+def turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Brings pixels upright that lie as an EXIF orientation says.
+
+    Args:
+        pixels: (H, W, C) uint8.
+        orientation: 1 to 8; 2 to 4 mirror or turn by half, 5 to 8 also swap the axes.
+
+    Returns:
+        (H, W, C) uint8, or (W, H, C) for 5 to 8.
+    """
     if orientation == 1:
         return pixels
     if orientation >= 5:

@@ -4,7 +4,7 @@
 Leaves to others: reading files (`decode`), running the engine, mapping back (`geometry`). Rules: `prepare` gives RGB
 uint8 whatever the model's colour order, so that one prepared image serves every variant; colour order, scale, mean and
 std are `to_tensor`'s (or the graph's, for uint8 inputs). The two letterboxes are bit-equal to Ultralytics' square one and
-to YOLOX's; the centre crop is at most one level off Ultralytics' classification transforms (`_antialias`). Stable.
+to YOLOX's; the centre crop is at most one level off Ultralytics' classification transforms (`antialias`). Stable.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from shipsight.errors import TensorError
 from shipsight.model import Fit, InputContract, TensorLayout
-from shipsight.vision._antialias import resize_antialiased
 from shipsight.vision._opencv import import_cv2
+from shipsight.vision.antialias import resize_antialiased
 from shipsight.vision.geometry import Geometry
 
 __all__ = ["prepare", "to_tensor"]

@@ -14,11 +14,11 @@ from scipy import stats
 from shipsight.doctor import Severity
 from shipsight.doctor.data.borders import Border, add_border, crop_border, find_border, find_margins
 from shipsight.doctor.data.content import Objects, compare_mix, compare_sizes, how_strange
-from shipsight.doctor.data.correcting import MISTAKES, Correction, choose
+from shipsight.doctor.data.correcting import MISTAKES, QUARTER, Correction, choose
 from shipsight.doctor.data.costing import Cost, pool
 from shipsight.doctor.data.deviations import compare, deviate, holm, ks_distance, ks_p_value
 from shipsight.doctor.data.evidence import DataEvidence, Scores
-from shipsight.doctor.data.explaining import Cause, Effect, Explanation, candidates, explain
+from shipsight.doctor.data.explaining import Cause, Effect, Explanation, candidates, explain, measure_effect
 from shipsight.doctor.data.rules_scenes import UnknownScenes
 from shipsight.doctor.data.rules_shifts import ImagesDarker
 from shipsight.doctor.data.shifts import KINDS, cast_kind
@@ -136,12 +136,20 @@ def test_mistake_is_undone_and_its_points_are_where_it_says(name: str, seed: int
 
 
 def test_correction_is_chosen_only_beyond_chance_and_by_enough():
-    small = Correction("turned-90", 0.03, 0.01, 0.5, 10)
-    unsure = Correction("turned-180", 0.3, -0.01, 0.5, 10)
-    good = Correction("inverted", 0.2, 0.1, 0.5, 10)
-    better = Correction("swapped", 0.25, 0.1, 0.5, 10)
+    small = Correction("turned-90", 0.03, 0.01, 0.05, 0.5, 10)
+    unsure = Correction("turned-180", 0.3, -0.01, 0.6, 0.5, 10)
+    good = Correction("inverted", 0.2, 0.1, 0.3, 0.5, 10)
+    better = Correction("swapped", 0.25, 0.1, 0.4, 0.5, 10)
     assert choose([small, unsure]) is None
     assert choose([small, good, unsure, better]) == better
+
+
+@pytest.mark.parametrize(
+    ("gain", "high", "is_refuted"),
+    [(-0.2, -0.1, True), (-0.05, -0.001, True), (-0.04, -0.03, False), (-0.2, 0.01, False), (0.2, 0.3, False)],
+)
+def test_correction_is_refuted_only_where_the_model_is_clearly_less_sure(gain: float, high: float, is_refuted: bool):
+    assert Correction("turned-90", gain, -1.0, high, 0.5, 10).is_refuted is is_refuted
 
 
 @given(st.integers(0, 100), st.integers(2, 30), st.integers(0, 30), st.integers(0, 255))
@@ -226,6 +234,32 @@ def test_nothing_is_named_where_nothing_fits_or_nothing_deviates():
     )
     assert strange.causes == ()
     assert explain(deviations_of({}), EFFECTS).causes == ()
+
+
+def test_exchanged_sides_are_a_quarter_turn_and_not_a_stretch():
+    names = ("width", "height", "aspect")
+    generator = np.random.default_rng(6)
+    widths, heights = 640 + 4 * generator.standard_normal(400), 480 + 4 * generator.standard_normal(400)
+
+    def sides(these: np.ndarray, others: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(names, (these, others, these / others), strict=True))
+
+    training = {name: distribution(values) for name, values in sides(widths, heights).items()}
+    here = {name: values.tolist() for name, values in sides(heights[:64], widths[:64]).items()}
+    images = [np.zeros((480, 640, 3), dtype=np.uint8)]
+    kinds = [*KINDS, QUARTER]
+    deviations = deviate(here, training)
+    measures = [one.measure for one in deviations]
+    effects = [
+        measure_effect(kind, strengths, images, measures)
+        for kind, strengths in candidates(deviations, kinds)
+        if kind.name in ("scale", "stretch", "flatten", "quarter")
+    ]
+    assert len(effects) >= 3
+    [cause] = explain(deviations, effects).causes
+    assert (cause.kind.name, cause.strength, cause.rule) == ("quarter", 1.0, "orientation-ignored")
+    [without, *_] = explain(deviations, [one for one in effects if one.kind.name != "quarter"]).causes
+    assert without.rule == "aspect-changed"
 
 
 def test_only_kinds_that_move_what_deviates_the_right_way_are_candidates():

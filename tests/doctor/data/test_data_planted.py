@@ -15,6 +15,8 @@ from tests.doctor.data.digit_sets import SIZE, add_training, diagnose, write_ima
 
 from shipsight.doctor import Case, Severity
 from shipsight.doctor.data import RULES, DataExamination
+from shipsight.doctor.data.correcting import QUARTERS, try_corrections
+from shipsight.doctor.data.eye import Eye
 from shipsight.errors import CorruptError
 from shipsight.model.bundle import open_bundle
 
@@ -105,6 +107,18 @@ def test_two_faults_are_both_named(bundle, images, tmp_path: Path):
     both = [noisy(clip(image * [1.0, 0.75, 0.3])) for image in images]
     findings, _ = diagnose(bundle, write_images(tmp_path / "in", both))
     assert {"images-noisier", "colour-cast"} <= {one.rule for one in findings}
+
+
+def test_upright_images_cannot_lie_on_a_side_where_the_model_cares(bundle, images):
+    opened = open_bundle(bundle)
+    eye = Eye(Case(opened, opened.default_variant), None)
+    try:
+        upright = try_corrections(images[:10], eye, names=QUARTERS)
+        lying = try_corrections([np.ascontiguousarray(np.rot90(one)) for one in images[:10]], eye, names=QUARTERS)
+    finally:
+        eye.close()
+    assert all(one.is_refuted for one in upright), upright
+    assert not all(one.is_refuted for one in lying)
 
 
 def test_damaged_files_are_counted_and_cost_the_others_nothing(bundle, images, tmp_path: Path):

@@ -163,6 +163,8 @@ class TestSpeedRules(RuleSuite):
         return [
             (FirstRunSlow(), replace(WARM, first_s=2.5, cached_s=0.9, cache_gain=SURE), True),
             (FirstRunSlow(), replace(WARM, first_s=2.5, cached_s=0.9, cache_gain=UNSURE), False),
+            (FirstRunSlow(), replace(WARM, engine="onnxruntime", first_s=0.9, cached_s=0.4, cache_gain=SURE), True),
+            (FirstRunSlow(), replace(WARM, engine="onnxruntime", first_s=0.09, cached_s=0.04, cache_gain=SURE), False),
             (FirstRunSlow(), replace(WARM, cached_s=None, cache_gain=None), False),
             (LatencyUnsteady(), replace(WARM, times_ms=(*[10.0] * 40, *[35.0] * 20), steady_after=0), True),
             (LatencyUnsteady(), replace(WARM, times_ms=(10.0, 35.0, 10.0)), False),
@@ -234,6 +236,13 @@ def test_healthy_evidence_has_no_finding_and_can_be_drawn_and_told(examination: 
     for key, value in examination.figures(evidence).items():
         assert key == key.lower()
         assert value is None or isinstance(value, bool | int | float | str | list)
+
+
+def test_what_was_not_timed_is_told_with_its_reason() -> None:
+    evidence = SweepEvidence("v", "onnxruntime", "fp32", "64", 1, left_out={"threads": "There is one core."})
+    assert SweepExamination().not_told(evidence) == ("Not timed: threads. There is one core.",)
+    refused = replace(SERVER, left_out={"tensor": "status 404"})
+    assert ServerExamination().not_told(refused) == ("Sending by tensor was not timed: status 404.",)
 
 
 @pytest.mark.parametrize(

@@ -112,3 +112,7 @@ class ConversionExamination(Examination[Case, ConversionEvidence]):
             "float_type": evidence.float_type,
             "sqnr_db": [round(layer.sqnr_db, 2) for layer in evidence.layers],
         }
+
+    def not_told(self, evidence: ConversionEvidence) -> tuple[str, ...]:
+        """Returns which parts there was no time for, and what cannot be laid beside the source."""
+        return evidence.not_told

@@ -20,6 +20,7 @@ from shipsight.doctor.conversion.graphs import read_facts
 from shipsight.doctor.conversion.parts import Pair, Part, find_pairs, find_parts, in_float
 from shipsight.doctor.conversion.weights import compare_weights, read_ir_weights, read_weights
 from shipsight.doctor.suspect import SuspectKind, open_suspect
+from shipsight.doctor.task_limits import uncompared
 from shipsight.engines import EngineOptions, get_engine
 from shipsight.engines._onnxruntime_import import import_onnxruntime
 from shipsight.errors import ArtefactError, InternalError, TensorError
@@ -113,19 +114,31 @@ def collect(case: Case, progress: Progress) -> ConversionEvidence:
             below_baked=_below(golden, facts),
             scores=tuple(_score_pairs(golden, asked))[:400],
             is_own=suspect.kind is SuspectKind.VARIANT,
+            not_told=uncompared(card.task),
         )
+        if not evidence.layers:
+            evidence = replace(evidence, not_told=(*evidence.not_told, _why_no_layers(variant, reference)))
         evidence = replace(
             evidence, largest=_largest(source, suspect.files, variant, reference, card, golden, evidence)
         )
     progress.part(4, 6)
     if model is not None and evidence.is_integer and not evidence.weights and suspect.kind is not SuspectKind.VARIANT:
+        unmeasured: list[str] = []
+        repairs = _repairs(case, source, model, variant, card, golden.every(every), asked.every(every), unmeasured)
         evidence = replace(
-            evidence,
-            repairs=tuple(
-                _repairs(case, source, model, variant, card, golden.every(every), asked.every(every), progress)
-            ),
+            evidence, repairs=tuple(repairs), not_told=(*evidence.not_told, *map(_no_time, dict.fromkeys(unmeasured)))
         )
     return evidence
+
+
+def _no_time(rule: str) -> str:
+    return f"There was no time left to measure what {rule} costs: nothing is told of it."
+
+
+def _why_no_layers(variant: Variant, reference: Variant) -> str:
+    if variant.size_hw != reference.size_hw:
+        return "Layers are not compared: the model runs at another size than the bundle's float reference."
+    return "Layers are not compared: the graph bears none of the names of the source's layers."
 
 
 def _subject(session: Any, variant: Variant, card: Card) -> Subject:  # noqa: ANN401 - only its infer is used
@@ -355,9 +368,9 @@ def _repairs(
     card: Card,
     golden: _Golden,
     asked: _Asked,
-    progress: Progress,
+    unmeasured: list[str],
 ) -> Any:  # noqa: ANN401 - an iterator of repairs
-    """Yields what each part costs, as long as there is time."""
+    """Yields what each part costs, as long as there is time; the rules of the others are added to `unmeasured`."""
     pairs = find_pairs(model)
     parts: list[Part] = find_parts(model, pairs, _clipped(source, pairs, card, golden))
     weights = {one.name: one for one in read_weights(import_onnx().load_model_from_string(source))}
@@ -372,7 +385,7 @@ def _repairs(
         yield Repair("int8-saturation", len(pairs), _share(after), gain, float(np.quantile(gains, 0.05)))
     for part in parts:
         if time.monotonic() > end_s:
-            progress.note(f"no time was left to measure {part.rule}")
+            unmeasured.append(part.rule)
             continue
         files = {variant.files[0]: in_float(model, part, weights)}
         with get_engine(variant.engine).open(files, variant, EngineOptions(threads=case.threads)) as session:

@@ -150,6 +150,7 @@ class ConversionEvidence:
         refused: why the engine could not open it, empty where it did.
         scores: pairs of (source, suspect) scores of predictions that overlap, at most 400: for the picture.
         is_own: whether it is the bundle's own variant, whose cost was measured when it was built.
+        not_told: what was not measured or compared, and why: sentences.
     """
 
     kind: str
@@ -170,6 +171,7 @@ class ConversionEvidence:
     refused: str = ""
     scores: tuple[tuple[float, float], ...] = ()
     is_own: bool = False
+    not_told: tuple[str, ...] = ()
 
     @property
     def is_integer(self) -> bool:

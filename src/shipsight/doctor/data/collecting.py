@@ -21,7 +21,15 @@ from shipsight.build.progress import Progress
 from shipsight.doctor.case import Case
 from shipsight.doctor.data.borders import Border, add_border, crop_border, find_border
 from shipsight.doctor.data.content import Objects, Strangeness, compare_mix, compare_sizes, how_strange
-from shipsight.doctor.data.correcting import MISTAKES, SWAP_GAIN, Correction, choose, try_corrections
+from shipsight.doctor.data.correcting import (
+    MISTAKES,
+    QUARTER,
+    QUARTERS,
+    SWAP_GAIN,
+    Correction,
+    choose,
+    try_corrections,
+)
 from shipsight.doctor.data.costing import Cost, Golden, pick, price
 from shipsight.doctor.data.deviations import Deviation, deviate, ks_distance, ks_p_value
 from shipsight.doctor.data.evidence import DataEvidence, Scores
@@ -128,7 +136,7 @@ def _examine(bench: _Bench, images: Sequence[ReadImage], read: DataEvidence) -> 
         values = _measure(images, pixels, bench.tick)
         looks = [_ticked(bench.eye.look(image), bench.tick) for image in pixels]
         deviations = deviate(values, bench.training.measures)
-    explanation = _explain(bench, deviations)
+    explanation = _explain(bench, pixels, deviations)
     costs, moves = _price_all(bench, border, correction, explanation)
     objects, is_labelled = _objects(bench.case, [one.at for one in images], looks, bench.golden.conf)
     evidence = replace(
@@ -233,8 +241,17 @@ def _calls_for_correction(scores: Scores | None, strangeness: Strangeness | None
     )
 
 
-def _explain(bench: _Bench, deviations: Sequence[Deviation]) -> Explanation:
+def _may_lie(bench: _Bench, pixels: Sequence[Image]) -> bool:
+    """Tells whether the images may lie on a side: turned back, one way at least, the model is not clearly less sure of them."""
+    step = max(1, len(pixels) // _PAIRS)
+    tried = try_corrections(pixels[::step][:_PAIRS], bench.eye, bench.tick, names=QUARTERS)
+    return not all(one.is_refuted for one in tried)
+
+
+def _explain(bench: _Bench, pixels: Sequence[Image], deviations: Sequence[Deviation]) -> Explanation:
     kinds = list(KINDS)
+    if any(one.measure == "aspect" and one.is_clear for one in deviations) and _may_lie(bench, pixels):
+        kinds.append(QUARTER)
     colours = np.array([one.shift for one in deviations if one.measure in ("red", "green", "blue")])
     if len(colours) == 3 and np.ptp(colours) >= _LEAST_CAST:
         kinds.append(cast_kind(colours))

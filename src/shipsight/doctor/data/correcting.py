@@ -14,9 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shipsight.doctor.data.eye import Eye
-from shipsight.doctor.data.shifts import Moved
+from shipsight.doctor.data.shifts import Kind, Moved
 
-__all__ = ["LEAST_GAIN", "MISTAKES", "SWAP_GAIN", "Correction", "Mistake", "choose", "try_corrections"]
+__all__ = [
+    "LEAST_GAIN",
+    "MISTAKES",
+    "QUARTER",
+    "QUARTERS",
+    "SWAP_GAIN",
+    "Correction",
+    "Mistake",
+    "choose",
+    "try_corrections",
+]
 
 Image = NDArray[np.uint8]
 LEAST_GAIN = 0.05
@@ -54,7 +64,8 @@ class Correction:
     Attributes:
         mistake: name of what it undoes.
         gain: in the model's confidence, mean over the images.
-        low: lower end of its 98 % interval.
+        low: lower end of its 98 % interval; -1 where the first images spoke against it.
+        high: upper end.
         before: confidence as the images are.
         images: number of pairs.
     """
@@ -62,8 +73,14 @@ class Correction:
     mistake: str
     gain: float
     low: float
+    high: float
     before: float
     images: int
+
+    @property
+    def is_refuted(self) -> bool:
+        """Whether the model is clearly less sure with it: by as much as the gain that would prove it, beyond chance."""
+        return self.gain <= -LEAST_GAIN and self.high < 0
 
 
 def _turned(quarters: int) -> Mistake:
@@ -116,6 +133,19 @@ MISTAKES: Mapping[str, Mistake] = {
     )
 }
 
+QUARTERS = ("turned-90", "turned-270")
+"""Corrections of images that lie on a side."""
+QUARTER = Kind(
+    "quarter",
+    ("orientation-ignored", "orientation-ignored"),
+    (1.0,),
+    {"aspect": 0},
+    lambda image, strength: MISTAKES[QUARTERS[0]].do(image) if strength else image,
+    lambda strength: "a quarter turn, which exchanges width and height,",
+    is_whole=True,
+)
+"""A turn as a cause of what is measured: it explains widths that are training's heights, where the model does not care how its objects lie."""
+
 
 def try_corrections(
     images: Sequence[Image],
@@ -135,8 +165,10 @@ def try_corrections(
             after += [eye.look(mistake.undo(image)).confidence for image in images[_FIRST:]]
         gains = np.array(after) - before[: len(after)]
         drawn = np.random.default_rng(0).integers(0, len(gains), size=(_DRAWS, len(gains)))
-        low = float(np.quantile(gains[drawn].mean(axis=1), 0.01)) if len(after) == len(images) else -1.0
-        found.append(Correction(name, float(gains.mean()), low, float(before.mean()), len(gains)))
+        low, high = (float(one) for one in np.quantile(gains[drawn].mean(axis=1), [0.01, 0.99]))
+        if len(after) < len(images):
+            low = -1.0
+        found.append(Correction(name, float(gains.mean()), low, high, float(before.mean()), len(gains)))
         tick()
     return tuple(found)
 

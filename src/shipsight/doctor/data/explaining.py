@@ -71,6 +71,8 @@ class Effect:
 
     def fine(self) -> tuple[FloatArray, FloatArray]:
         """Returns strengths in small steps on the sides that were measured, and the moves there."""
+        if self.kind.is_whole:
+            return self.strengths, self.moves
         places = np.linspace(0, len(self.strengths) - 1, (len(self.strengths) - 1) * 6 + 1)
         strengths = np.interp(places, np.arange(len(self.strengths)), self.strengths)
         moves = np.stack([np.interp(strengths, self.strengths, column) for column in self.moves.T], axis=1)

@@ -37,6 +37,7 @@ _SHOWN = {
     "images-smaller": "width",
     "images-larger": "width",
     "aspect-changed": "aspect",
+    "orientation-ignored": "aspect",
 }
 
 
@@ -70,17 +71,21 @@ def _is_strange(evidence: DataEvidence) -> bool:
 
 
 def draw_pairs(images: Sequence[Image], golden: Sequence[Image]) -> Picture | None:
-    """Draws up to three production images above golden ones, each 200 px at most; None where one side has none."""
+    """Draws up to three production images above golden ones, each 200 px at most, with no more space than they need; None where one side has none."""
     if not images or not golden:
         return None
     step = max(1, len(images) // _PAIRS)
     rows = [list(images[::step])[:_PAIRS], list(golden)[:_PAIRS]]
-    canvas = np.full((2 * _SIDE + 3 * _GAP, _PAIRS * (_SIDE + _GAP) + _GAP, 3), 255, dtype=np.uint8)
-    for row, ones in enumerate(rows):
-        for column, image in enumerate(ones):
-            small = _thumbnail(image)
-            top, left = _GAP + row * (_SIDE + _GAP), _GAP + column * (_SIDE + _GAP)
-            canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
+    small = [[_thumbnail(image) for image in row] for row in rows]
+    heights = [max(one.shape[0] for one in row) for row in small]
+    widths = [max((row[at].shape[1] for row in small if at < len(row)), default=0) for at in range(_PAIRS)]
+    widths = [one for one in widths if one]
+    canvas = np.full((sum(heights) + _GAP, sum(widths) + _GAP * (len(widths) - 1), 3), 255, dtype=np.uint8)
+    for number, row in enumerate(small):
+        top = number * (heights[0] + _GAP)
+        for column, image in enumerate(row):
+            left = sum(widths[:column]) + column * _GAP
+            canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
     return Picture("Above: images of production; below: golden images of the bundle.", png=write_png(canvas))
 
 
@@ -109,7 +114,7 @@ def draw_histogram(measure: str, values: Sequence[float], training: Distribution
     )
     q05, q25, q50, q75, q95 = (float(training.quantiles[at]) for at in (2, 3, 4, 5, 6))
     band = (
-        f'<rect x="{x(q05):.1f}" y="121" width="{max(x(q95) - x(q05), 1):.1f}" height="6" fill="#93c5fd"/>'
+        f'<rect x="{x(q05):.1f}" y="121" width="{max(x(q95) - x(q05), 4):.1f}" height="6" fill="#93c5fd"/>'
         f'<rect x="{x(q25):.1f}" y="118" width="{max(x(q75) - x(q25), 1):.1f}" height="12" fill="#2563eb"/>'
         f'<rect x="{x(q50) - 1:.1f}" y="115" width="2" height="18" fill="#111"/>'
     )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from shipsight.errors import ImageError
 from shipsight.proof.image_measures import estimate_jpeg_quality
 from shipsight.vision import decode_image, import_cv2
-from shipsight.vision._image_header import read_header
+from shipsight.vision.image_header import read_header
 
 __all__ = ["Copies", "Files", "ReadImage", "find_copies", "read_files"]
 

@@ -90,6 +90,41 @@ class OrientationIgnored(MistakeRule):
     what = "The images stand on their side or their head: their orientation was lost or is recorded wrongly."
     remedy = "Turn the pixels when files are written (or keep the EXIF orientation), and set the camera's mounting."
 
+    def look(self, evidence: DataEvidence) -> Iterable[Finding]:
+        """Returns the finding where turning back makes the model surer, or where it explains sizes and the model does not care."""
+        cause = evidence.cause(self.id)
+        width, height = evidence.deviation("width"), evidence.deviation("height")
+        if cause is None or width is None or height is None:
+            yield from super().look(evidence)
+            return
+        cost = evidence.costs.get(self.id)
+        severity, weight, certainty = judge(cost, evidence)
+        yield Finding(
+            rule=self.id,
+            # It is wrong even where nothing shows: a model that is trained again on upright images may care.
+            severity=severity if severity is not Severity.NOTE else Severity.WARNING,
+            what="The images stand on their side: width and height are exchanged, and the model is as sure of them turned back.",
+            evidence=(
+                f"{width.here:.0f}x{height.here:.0f} px here, {width.training:.0f}x{height.training:.0f} in training (medians, "
+                f"{evidence.distinct} images); {cause.kind.tell(cause.strength)} explains {evidence.explanation.share:.0%} of all that "
+                f"deviates; {tell_cost(cost)}."
+            ),
+            remedy=self.remedy,
+            weight=weight,
+            certainty=certainty * cause.share,
+            figures={
+                "images": evidence.distinct,
+                "width_here": round(width.here, 1),
+                "height_here": round(height.here, 1),
+                "width_training": round(width.training, 1),
+                "height_training": round(height.training, 1),
+                "share_explained": round(cause.share, 4),
+                "turned_by_file": evidence.turned_by_file,
+                **cost_figures(cost),
+            },
+            pictures=evidence.pictures.get(self.id, ()),
+        )
+
 
 class ColoursInverted(MistakeRule):
     """Light is dark and dark is light."""

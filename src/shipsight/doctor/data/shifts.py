@@ -51,6 +51,7 @@ class Kind:
         change: does it.
         tell: strength -> in words.
         parameters: how many numbers were fitted to the data for it.
+        is_whole: whether there is nothing between the strengths of the ladder: it was done or not.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Kind:
     change: Change
     tell: Callable[[float], str]
     parameters: int = 1
+    is_whole: bool = False
 
     def apply(self, image_rgb: Image, strength: float) -> Moved:
         """Returns the image changed: (H, W, 3) uint8 RGB in, the same kind out, possibly of another size."""
@@ -295,4 +297,4 @@ KINDS: tuple[Kind, ...] = (
         lambda s: f"height {2.0**-s:.2f} times",
     ),
 )
-"""Every kind but a colour cast, whose direction is measured (`cast_kind`)."""
+"""Every kind but a colour cast, whose direction is measured (`cast_kind`), and a quarter turn (`correcting.QUARTER`)."""

@@ -82,3 +82,7 @@ class DatasetExamination(Examination[Case, DatasetEvidence]):
                 "drop_high": measured.drop.high,
             }
         return told
+
+    def not_told(self, evidence: DatasetEvidence) -> tuple[str, ...]:
+        """Returns how many images were left out, and what of the predictions is not compared."""
+        return evidence.not_told

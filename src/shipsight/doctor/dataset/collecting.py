@@ -8,7 +8,7 @@ golden set. Private to the room.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from shipsight.build.progress import Progress
 from shipsight.doctor.case import Case
 from shipsight.doctor.dataset.evidence import Boxes, DatasetEvidence, Measured, Seen
 from shipsight.doctor.suspect import Suspect, SuspectKind, open_suspect
+from shipsight.doctor.task_limits import uncompared
 from shipsight.errors import DatasetError, ImageError, UsageError
 from shipsight.model import Head, ImagePredictions, Task
 from shipsight.predictor import Predictor, load
@@ -68,7 +69,6 @@ def collect_dataset(case: Case, progress: Progress) -> DatasetEvidence:
                 image = decode_image(one.pixels) if isinstance(one.pixels, Path) else one.pixels
             except ImageError as error:
                 # The examination of the data tells of files that are damaged; the others still tell of the model.
-                progress.note(f"left out: {error}")
                 unreadable.append(error)
                 continue
             answers = _ask(source, suspect, image, floor)
@@ -83,7 +83,16 @@ def collect_dataset(case: Case, progress: Progress) -> DatasetEvidence:
         measured = None
         if samples:
             measured = _measure(case, source, samples, ours, theirs)
-        return _evidence(case, suspect, tuple(seen), label_names, measured, floor)
+        evidence = _evidence(case, suspect, tuple(seen), label_names, measured, floor)
+    return replace(evidence, not_told=_not_told(case, evidence, len(unreadable)))
+
+
+def _not_told(case: Case, evidence: DatasetEvidence, unreadable: int) -> tuple[str, ...]:
+    # With labels, masks and keypoints are part of the accuracy.
+    told = () if evidence.measured is not None else uncompared(case.card.task, by_hulls=True)
+    if not unreadable:
+        return told
+    return (*told, f"{unreadable} of {unreadable + len(evidence.seen)} images cannot be read and were left out.")
 
 
 def _evidence(
@@ -225,8 +234,6 @@ def _measure(
 
 def _named(predictions: Iterable[ImagePredictions], samples: Sequence[Sample]) -> Iterator[ImagePredictions]:
     """Both sides are compared image by image under one name."""
-    from dataclasses import replace
-
     for one, sample in zip(predictions, samples, strict=True):
         yield replace(one, source=str(sample.image))
 

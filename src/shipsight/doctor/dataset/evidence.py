@@ -105,6 +105,7 @@ class DatasetEvidence:
         measured: None without labels.
         digest: of the bundle's manifest.
         suspect_digest: of the bundle that the suspect comes from, None where it does not tell.
+        not_told: what was left out or is not compared: sentences.
     """
 
     class_names: tuple[str, ...]
@@ -126,6 +127,7 @@ class DatasetEvidence:
     measured: Measured | None = None
     digest: str = ""
     suspect_digest: str | None = None
+    not_told: tuple[str, ...] = ()
 
     @cached_property
     def explained(self) -> Explained:

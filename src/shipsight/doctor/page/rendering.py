@@ -7,7 +7,7 @@ security policy also forbids; all text is escaped by jinja2's autoescape; a draw
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shipsight import __version__
 from shipsight.build.report import numbers
@@ -15,7 +15,10 @@ from shipsight.build.report.self_contained import STYLE, open_templates, policy_
 from shipsight.doctor.diagnosis import Diagnosis, Examined
 from shipsight.doctor.finding import Figure, Finding, Picture, Severity
 from shipsight.doctor.page.drawings import check_svg, png_uri
-from shipsight.doctor.telling import judge, lost, not_told
+from shipsight.doctor.telling import judge, limits, lost
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 __all__ = ["render_page"]
 
@@ -39,24 +42,34 @@ def render_page(diagnosis: Diagnosis) -> str:
     """
     style = read_template(*STYLE) + read_template(_ROOM, "doctor.css")
     kind, word, sentence = judge(diagnosis)
-    return (
-        open_templates(_ROOM)
-        .get_template("doctor.html.j2")
-        .render(
-            policy=policy_of(style),
-            style=trust(style),
-            of=diagnosis.of,
-            about=diagnosis.about,
-            verdict={"kind": kind, "word": word, "sentence": sentence},
-            findings=[_card(one, number) for number, one in enumerate(diagnosis.findings, 1)],
-            made=[_made(one) for one in diagnosis.examined if one.lacks is None],
-            left_out=[one for one in diagnosis.examined if one.lacks is not None],
-            limits=not_told(diagnosis),
-            machine=_machine(diagnosis),
-            took_s=f"{diagnosis.took_s:.0f}",
-            version=__version__,
-        )
+    templates = open_templates(_ROOM)
+    templates.filters["prose"] = _prose
+    return templates.get_template("doctor.html.j2").render(
+        policy=policy_of(style),
+        style=trust(style),
+        of=diagnosis.of,
+        about=diagnosis.about,
+        verdict={"kind": kind, "word": word, "sentence": sentence},
+        findings=[_card(one, number) for number, one in enumerate(diagnosis.findings, 1)],
+        made=[_made(one) for one in diagnosis.examined if one.lacks is None],
+        left_out=[one for one in diagnosis.examined if one.lacks is not None],
+        not_told=[(one.name, told) for one in diagnosis.examined for told in one.not_told],
+        limits=limits(diagnosis),
+        machine=_machine(diagnosis),
+        took_s=f"{diagnosis.took_s:.0f}",
+        version=__version__,
     )
+
+
+def _prose(text: str) -> Markup:
+    """Returns a sentence with what stands between backticks as code; all of it escaped. A backtick without a partner stays one."""
+    from markupsafe import Markup, escape
+
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        parts[-2:] = [f"{parts[-2]}`{parts[-1]}"]
+    shown = [Markup("<code>{}</code>").format(one) if at % 2 else escape(one) for at, one in enumerate(parts)]
+    return Markup("").join(shown)
 
 
 def _card(finding: Finding, number: int) -> dict[str, Any]:

@@ -17,8 +17,12 @@ from shipsight.doctor.finding import Figure
 from shipsight.doctor.preprocessing.evidence import Difference, PreprocessingEvidence, Residual
 from shipsight.doctor.preprocessing.rules import RULES
 from shipsight.doctor.rule import Rule
+from shipsight.model import Task
 
 __all__ = ["Difference", "PreprocessingEvidence", "PreprocessingExamination", "Residual"]
+
+
+_WITHOUT_BOXES = frozenset({Task.CLASSIFY, Task.OBB})
 
 
 class PreprocessingExamination(Examination[Case, PreprocessingEvidence]):
@@ -35,6 +39,11 @@ class PreprocessingExamination(Examination[Case, PreprocessingEvidence]):
             return "There is nothing of another program: give --tensor or --predictions."
         if not case.images:
             return "The images that it is of are not there: give them with --images."
+        if case.predictions is not None and case.card.task in _WITHOUT_BOXES:
+            return (
+                f"Predictions of the task {case.card.task} are not examined: steps are told by what upright boxes do. "
+                "Give what the other program fed its model with --tensor."
+            )
         return None
 
     def collect(self, case: Case, progress: Progress) -> PreprocessingEvidence:
@@ -49,12 +58,15 @@ class PreprocessingExamination(Examination[Case, PreprocessingEvidence]):
         return collect_predictions(case, case.predictions, progress)
 
     def figures(self, evidence: PreprocessingEvidence) -> Mapping[str, Figure | list[Figure]]:
-        """Returns what is left unexplained, and what could not be told apart."""
+        """Returns what is left unexplained."""
         rest = evidence.residual
         return {
             "images": evidence.images,
             "residual_before": rest.before,
             "residual": rest.mean,
             "residual_high": rest.high,
-            "not_told": list(evidence.not_told),
         }
+
+    def not_told(self, evidence: PreprocessingEvidence) -> tuple[str, ...]:
+        """Returns what could not be told apart, and what would tell it."""
+        return evidence.not_told

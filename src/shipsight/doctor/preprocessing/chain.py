@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shipsight.model import Fit, InputContract
 from shipsight.vision import Geometry, import_cv2
-from shipsight.vision._antialias import resize_antialiased
+from shipsight.vision.antialias import resize_antialiased
 
 __all__ = [
     "ALTERNATIVES",

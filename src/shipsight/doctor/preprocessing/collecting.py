@@ -22,8 +22,8 @@ from shipsight.doctor.preprocessing.tensors import Solved, solve
 from shipsight.errors import UsageError
 from shipsight.model import TensorLayout
 from shipsight.vision import decode_image
-from shipsight.vision._image_header import read_header
-from shipsight.vision.decode import _turn
+from shipsight.vision.decode import turn
+from shipsight.vision.image_header import read_header
 
 __all__ = ["collect_tensors", "open_photo"]
 
@@ -49,7 +49,7 @@ def open_photo(path: Path) -> Photo:
     if orientation == 1:
         return Photo(upright, upright)
     # A quarter to the left undoes one to the right; all else undoes itself.
-    return Photo(upright, np.ascontiguousarray(_turn(upright, {6: 8, 8: 6}.get(orientation, orientation))))
+    return Photo(upright, np.ascontiguousarray(turn(upright, {6: 8, 8: 6}.get(orientation, orientation))))
 
 
 def collect_tensors(case: Case, path: Path, progress: Progress) -> PreprocessingEvidence:
@@ -79,9 +79,6 @@ def collect_tensors(case: Case, path: Path, progress: Progress) -> Preprocessing
     # Of several, the one that tells most apart stands for all; that the others agree is part of how sure it is.
     best = min(solved, key=lambda one: (len(one.same), one.mean))
     differences = _differences(case, best, solved, photos, expected)
-    notes = untold(best.same, best.chain, expected, has_padding=best.pad is not None)
-    for note in notes:
-        progress.note(note)
     progress.part(1, 1)
     is_other = any(one.rule == "other-image" for one in differences)
     is_explained = best.mean <= _EXPLAINED[0] and best.high <= _EXPLAINED[1]
@@ -90,7 +87,7 @@ def collect_tensors(case: Case, path: Path, progress: Progress) -> Preprocessing
         images=len(chosen),
         differences=differences,
         residual=Residual(best.before, best.mean, best.high, best.worst, is_explained),
-        not_told=notes,
+        not_told=untold(best.same, best.chain, expected, has_padding=best.pad is not None),
         pictures=(draw_inputs(best, is_other=is_other),) if differences or not is_explained else (),
     )
 

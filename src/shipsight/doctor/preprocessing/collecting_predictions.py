@@ -30,8 +30,7 @@ from shipsight.doctor.preprocessing.evidence import Difference, PreprocessingEvi
 from shipsight.doctor.preprocessing.guessing import DEADLINE_S, Guess, Guesser, Subject
 from shipsight.doctor.preprocessing.reading_predictions import Told, read_predictions
 from shipsight.doctor.preprocessing.telling import differing_steps
-from shipsight.errors import UnsupportedError
-from shipsight.model import Task
+from shipsight.doctor.task_limits import uncompared
 
 __all__ = ["collect_predictions"]
 
@@ -47,18 +46,10 @@ def collect_predictions(case: Case, path: Path, progress: Progress) -> Preproces
     """Collects the evidence of predictions.
 
     Raises:
-        UnsupportedError: the model's task is not one of boxes.
         CorruptError: the file holds no predictions.
         UsageError: they are of none of the images.
         ImageError: an image cannot be read.
     """
-    if case.card.task in (Task.CLASSIFY, Task.OBB):
-        raise UnsupportedError(
-            "predictions of this task cannot be examined",
-            where="--predictions",
-            expected="upright boxes",
-            got=case.card.task,
-        )
     told = read_predictions(path, case.images)
     written = _written(told)
     places = _informative(case, told, written.boxes)
@@ -74,9 +65,6 @@ def collect_predictions(case: Case, path: Path, progress: Progress) -> Preproces
         plain = share_agreeing(guesser.parts(Guess(expected), len(subjects)))
         whole = share_agreeing(guesser.parts(best, len(subjects)))
         baked = _baked(guesser, best, written)
-    notes = _notes(subjects, guesser, best)
-    for note in notes:
-        progress.note(note)
     progress.part(4, 4)
     is_explained = 1 - whole <= _EXPLAINED or baked is not None
     return PreprocessingEvidence(
@@ -84,7 +72,7 @@ def collect_predictions(case: Case, path: Path, progress: Progress) -> Preproces
         images=len(subjects),
         differences=differences,
         residual=Residual(1 - plain, 1 - whole, is_explained=is_explained),
-        not_told=notes,
+        not_told=(*_notes(subjects, guesser, best), *uncompared(case.card.task)),
         baked=baked,
     )
 
@@ -125,7 +113,7 @@ def _written(told: Told) -> _Written:
 
 def _informative(case: Case, told: Told, boxes: dict[int, Boxes]) -> list[int]:
     """Returns the images that tell most: with some objects, not square, that ask to be turned."""
-    from shipsight.vision._image_header import read_header
+    from shipsight.vision.image_header import read_header
 
     def worth(at: int) -> float:
         header = read_header(case.images[at].read_bytes(), str(case.images[at]))

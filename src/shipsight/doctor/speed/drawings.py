@@ -14,6 +14,7 @@ __all__ = ["Roof", "draw_bars", "draw_curve", "draw_gains", "draw_roofline"]
 
 _PLAIN, _MARKED, _MUTED = "#1565c0", "#c62828", "#607d8b"
 _ROW, _LEFT, _WIDTH = 20, 190, 300
+_LETTERS = 28
 
 Roof = tuple[str, float]
 """What a roof is called, and its height in GFLOP/s."""
@@ -30,7 +31,7 @@ def draw_bars(rows: Sequence[tuple[str, float, str]], caption: str) -> Picture:
     parts = []
     for number, (name, value, text) in enumerate(rows):
         y, length = number * _ROW, max(_WIDTH * value / most, 1.0)
-        parts.append(_text(_LEFT - 8, y + 14, name[-28:], "end"))
+        parts.append(_text(_LEFT - 8, y + 14, _short(name), "end"))
         parts.append(f'<rect x="{_LEFT}" y="{y + 4}" width="{length:.1f}" height="13" fill="{_PLAIN}"/>')
         parts.append(_text(_LEFT + length + 6, y + 14, text))
     return Picture(caption, svg=_svg(parts, _LEFT + _WIDTH + 130, len(rows) * _ROW + 6))
@@ -68,7 +69,7 @@ def draw_gains(rows: Sequence[tuple[str, Interval]], caption: str) -> Picture:
     parts = [f'<line x1="{x(1):.1f}" y1="0" x2="{x(1):.1f}" y2="{bottom}" stroke="{_MUTED}" stroke-dasharray="3 3"/>']
     for number, (name, gain) in enumerate(rows):
         middle = number * _ROW + 10
-        parts.append(_text(_LEFT - 8, middle + 4, name[-28:], "end"))
+        parts.append(_text(_LEFT - 8, middle + 4, _short(name), "end"))
         ends = f'x1="{x(gain.low):.1f}" y1="{middle}" x2="{x(gain.high):.1f}" y2="{middle}"'
         parts.append(f'<line {ends} stroke="{_PLAIN}" stroke-width="3"/>')
         parts.append(f'<circle cx="{x(gain.value):.1f}" cy="{middle}" r="5" fill="{_PLAIN}"/>')
@@ -107,19 +108,28 @@ def draw_roofline(
         points = f"{x(begin):.1f},{y(begin * bandwidth_gbs):.1f} {x(corner):.1f},{y(value):.1f} {left + width},{y(value):.1f}"
         parts.append(f'<polyline points="{points}" fill="none" stroke="{_MUTED}" stroke-width="2"/>')
         # Side by side, since roofs may be near each other.
-        parts.append(_text(left + width - 4 - 140 * number, y(value) - 5, f"{name}: {value:.0f} GFLOP/s", "end"))
+        place = left + width - 4 - 140 * number
+        parts.append(_text(place, y(value) - 5, f"{name}: {value:.0f} GFLOP/s", "end", halo=True))
     parts.append(f'<circle cx="{x(intensity):.1f}" cy="{y(reached_gflops):.1f}" r="6" fill="{_MARKED}"/>')
     foot = 10 + height - 8
     ends = f'x1="{x(intensity):.1f}" y1="{y(reached_gflops):.1f}" x2="{x(intensity):.1f}" y2="{foot - 14:.1f}"'
     parts.append(f'<line {ends} stroke="{_MARKED}" stroke-dasharray="3 3"/>')
-    parts.append(_text(x(intensity), foot, f"the model: {reached_gflops:.0f} GFLOP/s", "middle"))
+    parts.append(_text(x(intensity), foot, f"the model: {reached_gflops:.0f} GFLOP/s", "middle", halo=True))
     parts.append(_text(left + width / 2, height + 28, "FLOP a byte", "middle"))
     parts.append(_text(left + 6, 26, f"memory: {bandwidth_gbs:.1f} GB/s"))
     return Picture(caption, svg=_svg(parts, left + width + 12, height + 38))
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def _short(name: str) -> str:
+    """Returns a name that fits beside a bar: of a layer without what all share, and then its end, which tells layers apart."""
+    plain = name.removesuffix("/WithoutBiases").removesuffix("/Conv")
+    return plain if len(plain) <= _LETTERS else "…" + plain[1 - _LETTERS :]
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start", *, halo: bool = False) -> str:
+    # A line that a text stands on is covered around its letters.
+    around = ' stroke="#fff" stroke-width="4" paint-order="stroke" stroke-linejoin="round"' if halo else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{around}>{escape(text)}</text>'
 
 
 def _svg(parts: Sequence[str], width: float, height: float) -> str:

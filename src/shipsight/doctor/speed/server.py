@@ -260,7 +260,11 @@ class ServerExamination(Examination[ServerCase, ServerEvidence]):
             "payloads_ms": [round(one.value_ms, 3) for one in evidence.payloads],
         }
         told |= {f"{name}_ms": round(value, 3) for name, value in evidence.stages_ms.items() if name.isidentifier()}
-        return told | {f"without_{name.replace('-', '_')}": why for name, why in evidence.left_out.items()}
+        return told
+
+    def not_told(self, evidence: ServerEvidence) -> tuple[str, ...]:
+        """Returns which ways to send the server refused, and what it said."""
+        return tuple(f"Sending by {name} was not timed: {why}." for name, why in evidence.left_out.items())
 
     def pictures(self, evidence: ServerEvidence) -> tuple[Picture, ...]:
         """Returns bars of a request's parts, and of the ways to send it."""

@@ -296,11 +296,15 @@ class SweepExamination(Examination[SpeedCase, SweepEvidence]):
             "variants_ms": [round(one.value_ms, 3) for one in evidence.variants],
             "variants_gain": [round(one.gain.value, 3) for one in evidence.variants],
         }
-        return told | {f"without_{name}": why for name, why in evidence.left_out.items()}
+        return told
+
+    def not_told(self, evidence: SweepEvidence) -> tuple[str, ...]:
+        """Returns what was not timed, and why."""
+        return tuple(f"Not timed: {name}. {why}" for name, why in evidence.left_out.items())
 
     def pictures(self, evidence: SweepEvidence) -> tuple[Picture, ...]:
         """Returns the gains of all ways, and the variants' times."""
-        rows = [(f"{one.count} threads", one.gain) for one in evidence.threads]
+        rows = [(f"{one.count} thread{'' if one.count == 1 else 's'}", one.gain) for one in evidence.threads]
         rows += [(one.name, one.gain) for one in evidence.variants]
         rows += [(f"{one.count} streams", one.gain) for one in evidence.streams]
         rows += [(f"batch {one.count}", one.gain) for one in evidence.batches]

@@ -16,7 +16,7 @@ from shipsight.doctor.examination import Examination
 from shipsight.doctor.finding import Figure
 from shipsight.doctor.rule import Rule
 from shipsight.doctor.stages.collecting import collect_foreign, collect_golden
-from shipsight.doctor.stages.evidence import Stage, StagesEvidence
+from shipsight.doctor.stages.evidence import ORDER, Stage, StagesEvidence
 from shipsight.doctor.stages.recorder import Recorded, StageRecorder, read_stages
 from shipsight.doctor.stages.rules import (
     DecodeDiffers,
@@ -67,3 +67,12 @@ class StagesExamination(Examination[Case, StagesEvidence]):
         """Returns how far each stage is off."""
         far: dict[str, Figure | list[Figure]] = {f"{one.name}_far": round(one.far, 6) for one in evidence.stages}
         return {**far, "share_lost": round(evidence.share_lost, 4), "images_unsteady": evidence.unsteady}
+
+    def not_told(self, evidence: StagesEvidence) -> tuple[str, ...]:
+        """Returns which stages of another pipeline were not compared, and what of its predictions is not."""
+        if not evidence.is_foreign:
+            return ()
+        compared = {one.name for one in evidence.stages}
+        missing = ", ".join(name for name in ORDER if name not in compared)
+        told = (f"These stages are not in the recording, so they were not compared: {missing}.",) if missing else ()
+        return (*told, *evidence.uncompared)

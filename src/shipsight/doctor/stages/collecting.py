@@ -16,16 +16,17 @@ from shipsight.doctor.case import Case
 from shipsight.doctor.stages.evidence import Stage, StagesEvidence
 from shipsight.doctor.stages.recorder import Recorded, read_stages
 from shipsight.doctor.suspect_models import open_variant
+from shipsight.doctor.task_limits import uncompared
 from shipsight.engines import EngineSession
 from shipsight.errors import DatasetError, InternalError
-from shipsight.model import TensorLayout
+from shipsight.model import InputContract
 from shipsight.proof import GoldenFiles, VariantRecording, cpu_class
 from shipsight.proof.answers import Answer, answer_one
 from shipsight.proof.environment import runtime_key
 from shipsight.proof.matching import match
 from shipsight.proof.recording import compare_tables, record_tables
 from shipsight.proof.subject import Subject, views
-from shipsight.vision import decode_image, prepare, to_tensor
+from shipsight.vision import decode_image, prepare
 
 __all__ = ["collect_foreign", "collect_golden"]
 
@@ -138,7 +139,12 @@ def collect_foreign(case: Case, folder: Path, progress: Progress) -> StagesEvide
         _stage("postprocess", fars["postprocess"], _PIXELS, "px"),
     ]
     share = float(np.mean(lost)) if lost else 0.0
-    return StagesEvidence(tuple(one for one in stages if one.images), is_foreign=True, share_lost=share)
+    return StagesEvidence(
+        tuple(one for one in stages if one.images),
+        is_foreign=True,
+        share_lost=share,
+        uncompared=uncompared(case.card.task, by_hulls=True) if fars["postprocess"] else (),
+    )
 
 
 def _compare(
@@ -160,12 +166,12 @@ def _compare(
             fars["prepare"].append(_Far(number, _levels(ours, one.prepared)))
             fed = one.prepared if one.prepared.shape == ours.shape else ours
         else:
-            tensor = to_tensor(ours, contract, TensorLayout.FLOAT_NCHW)
-            given = one.prepared.reshape(tensor.shape) if one.prepared.size == tensor.size else None
-            far = 255.0 if given is None else float(np.quantile(np.abs(tensor - given), 0.99) * 255)
+            far = 255.0
+            if one.prepared.size == ours.size:
+                levels = _pixels_of(one.prepared, contract)
+                far = float(np.quantile(np.abs(levels - ours), 0.99))
+                fed = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
             fars["prepare"].append(_Far(number, far))
-            if given is not None:
-                fed = np.clip(np.rint(given[0].transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
     outputs: dict[str, NDArray[Any]] = subject.infer(fed)
     if one.outputs:
         mine, theirs = subject.views(outputs), views(dict(one.outputs), subject.card, subject.form)
@@ -177,6 +183,13 @@ def _compare(
         far, share = _boxes_off(predicted, one)
         fars["postprocess"].append(_Far(number, far))
         lost.append(share)
+
+
+def _pixels_of(tensor: NDArray[Any], contract: InputContract) -> NDArray[np.float64]:
+    """Returns the (h, w, 3) RGB levels, not rounded, from which a contract makes a tensor of one image."""
+    planes = tensor.reshape(3, *contract.size_hw).transpose(1, 2, 0).astype(np.float64)
+    levels: NDArray[np.float64] = (planes * np.array(contract.std) + np.array(contract.mean)) / contract.scale
+    return levels if contract.colour == "rgb" else levels[:, :, ::-1]
 
 
 def _levels(ours: NDArray[np.uint8], theirs: NDArray[Any]) -> float:

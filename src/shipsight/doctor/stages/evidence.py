@@ -45,6 +45,7 @@ class StagesEvidence:
         unsteady: those whose outputs differed by more than the tolerance.
         unsteady_far: the most, in times the tolerance.
         share_lost: of the confident predictions recorded, that are not found at the end.
+        uncompared: what of the predictions is not compared at the last stage: sentences.
     """
 
     stages: tuple[Stage, ...]
@@ -53,6 +54,7 @@ class StagesEvidence:
     unsteady: int = 0
     unsteady_far: float = 0.0
     share_lost: float = 0.0
+    uncompared: tuple[str, ...] = ()
 
     def first(self) -> Stage | None:
         """Returns the first stage that differs."""

@@ -22,9 +22,9 @@ from email.utils import format_datetime
 from shipsight.access.exchange import ends_in_time
 from shipsight.errors import AlertRefusedError, ServiceError
 from shipsight.monitor.alerts.message import Message, one_line
-from shipsight.monitor.alerts.secrets import read_secret
 from shipsight.monitor.alerts.settings import Email, Tls
 from shipsight.monitor.alerts.webhook import check_authorities
+from shipsight.secret_files import read_secret
 
 __all__ = ["EmailSender"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from typing import Any, Self
 
 from shipsight.errors import CorruptError
 from shipsight.monitor.alerts.settings import SEVERITIES
+from shipsight.printable import printable
 
 __all__ = ["Alert", "Message", "Reason", "finite", "make_message", "one_line", "trial_message"]
 
@@ -211,13 +211,8 @@ def trial_message(now: float, source: str) -> Message:
 
 
 def one_line(text: str, most: int = _MOST_LINE) -> str:
-    """Returns a text as one line without controls, marks of direction and halves of characters, cut to so many characters."""
-    blanks = " ".join(text[: 4 * most].split())
-    shown = "".join(
-        one if unicodedata.category(one)[0] not in "CZ" or one == " " else one.encode("unicode_escape").decode()
-        for one in blanks
-    )
-    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
+    """Returns a text as one line, its runs of blanks as single ones, the rest as `printable` has it."""
+    return printable(" ".join(text[: 4 * most].split()), most)
 
 
 def _written(at: float) -> str:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from shipsight.access.exchange import is_loopback
 from shipsight.errors import CorruptError, LimitError, ShipsightError, UsageError
-from shipsight.model._strict_yaml import load_yaml
+from shipsight.model.strict_yaml import load_yaml
 
 __all__ = [
     "SEVERITIES",

@@ -18,8 +18,9 @@ from pathlib import Path
 from shipsight.access.exchange import ask_http
 from shipsight.errors import AlertRefusedError, CertificateError, ServiceError
 from shipsight.monitor.alerts.message import Message
-from shipsight.monitor.alerts.secrets import read_hmac_key, read_secret
+from shipsight.monitor.alerts.secrets import read_hmac_key
 from shipsight.monitor.alerts.settings import BodyForm, Webhook, check_url
+from shipsight.secret_files import read_secret
 
 __all__ = ["WebhookSender", "check_authorities", "sign"]
 

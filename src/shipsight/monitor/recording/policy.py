@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from shipsight.errors import CorruptError, LimitError, UsageError
-from shipsight.model._strict_yaml import load_yaml
+from shipsight.model.strict_yaml import load_yaml
 
 __all__ = [
     "ImageForm",

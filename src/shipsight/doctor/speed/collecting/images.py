@@ -20,7 +20,7 @@ from shipsight.doctor.speed.racing import cycle, race
 from shipsight.engines import EngineOptions
 from shipsight.predictor import Predictor
 from shipsight.vision import PredictSettings, decode_image, prepare
-from shipsight.vision._image_header import ImageFormat, ImageHeader, read_header
+from shipsight.vision.image_header import ImageFormat, ImageHeader, read_header
 
 __all__ = ["collect_images"]
 

@@ -4,7 +4,7 @@
 Classifiers are trained behind torchvision's `Resize`, which on images is Pillow's; OpenCV's bilinear does not filter
 when it shrinks and gives other pixels. Rules: a triangle filter as wide as the shrink factor, weights in 22-bit fixed
 point, along x first, rounded to uint8, then along y. That is Pillow's arithmetic to the bit; newer releases (13) filter
-along y first for some, mostly tall, shapes, and then single pixels differ by one level. Private.
+along y first for some, mostly tall, shapes, and then single pixels differ by one level. Stable inside the package.
 
 Source: Pillow's documented `Resampling.BILINEAR`; checked against it pixel by pixel in `tests/vision/test_prepare.py`.
 """

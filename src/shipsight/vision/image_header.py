@@ -3,7 +3,7 @@
 
 Leaves to others: decoding the pixels and the limit on them (`decode`). Rules: the format is told by magic bytes alone,
 never by a name; every read is bounds-checked, and the steps are counted; a file that ends early is
-`ImageUnreadableError`, a format or flavour outside the allow-list `ImageFormatError`. Private.
+`ImageUnreadableError`, a format or flavour outside the allow-list `ImageFormatError`. Stable inside the package.
 
 Sources: JPEG ITU-T T.81 annex B; PNG third edition sections 5 and 11; WebP RFC 9649 section 2 and RFC 6386 section 9.1;
 BMP MS-WMF 2.2.2.9 and the BITMAPINFOHEADER reference; EXIF 2.32 section 4.6.

@@ -4,7 +4,7 @@
 Written: block mappings in the order given, string values always in double quotes, lists of numbers on one line, so
 that the same data give the same bytes. Read: mappings with string keys, sequences, strings, integers, floats, booleans
 and null; no anchors, aliases, tags, directives, merge keys, dates or further documents, no key twice, limits on bytes,
-depth and nodes. Private to `model`. Source: YAML 1.1 (what PyYAML parses), sections 5.1, 5.6 and 10.
+depth and nodes. Stable inside the package: files that people write are read with it too. Source: YAML 1.1 (what PyYAML parses), sections 5.1, 5.6 and 10.
 """
 
 from __future__ import annotations
