@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -139,6 +139,7 @@ def test_constant_offset_is_told_with_its_levels() -> None:
     rules=st.sampled_from([(), ("scale-missing",), ("scale-twice",), ("range-minus-one",)]),
     gamma=st.sampled_from([1.0, 2.2]),
 )
+@example(rules=(), pad=0.0, channels="rgb", fit="crop", mirrored=False, turned=False, interpolation="nearest", place="centre", gamma=1.0)  # fmt: skip
 def test_planted_chain_is_found_step_by_step(rules: tuple[str, ...], pad: float, **steps: Any) -> None:
     values = ASKED.values if not rules else next(one.values for one in PLAIN if one.rules == rules)
     chain = replace(ASKED, values=values, pad=(pad, pad, pad), **steps)

@@ -8,6 +8,7 @@ each time, until nothing gets better; last, the lines are named and the tensor i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -148,6 +149,11 @@ def _descend(target: FloatImage, photo: Photo, best: Trial, expected: Chain) -> 
         best = _with_gamma(target, photo, best, expected)
         if best is before:
             break
+    # Which pixels are met is decided by two steps: one that is wrong may hide what is right of the other.
+    for rounding, interpolation in itertools.product(ALTERNATIVES["rounding"], ALTERNATIVES["interpolation"]):
+        both = best.chain.with_step("rounding", rounding).with_step("interpolation", interpolation)
+        if both != best.chain:
+            best = _better(best, _try(target, photo, both), expected)
     return best
 
 
