@@ -22,7 +22,6 @@ from shipsight.model import Precision, Task
 from shipsight.predictor import load
 
 COUNT = 16
-LIMIT = 8
 
 pytestmark = [pytest.mark.shared, pytest.mark.torch, pytest.mark.slow, pytest.mark.long]
 
@@ -81,12 +80,11 @@ def not_told(diagnosis: Diagnosis, name: str) -> tuple[str, ...]:
 
 
 def test_accuracy_makes_every_examination_or_says_why_not(subject: Subject) -> None:
-    diagnosis = diagnose_accuracy(subject.bundle, images=subject.images, limit=LIMIT)
+    diagnosis = diagnose_accuracy(subject.bundle, images=subject.images)
     assert heavy(diagnosis) == []
     assert [one.name for one in diagnosis.examined] == [one.name for one in EXAMINATIONS]
     lacking = {one.name: one.lacks for one in diagnosis.examined if one.lacks is not None}
-    # This bundle was built without --data, and nothing of another program was given.
-    assert set(lacking) == {"data", "preprocessing"}
+    assert set(lacking) == {"preprocessing"}  # nothing of another program was given
     assert all(text and text.endswith(".") for text in lacking.values())
     assert not_told(diagnosis, "dataset") == uncompared(subject.task, by_hulls=True)
     assert not_told(diagnosis, "conversion") == uncompared(subject.task)
@@ -102,7 +100,7 @@ def test_speed_makes_every_examination(subject: Subject) -> None:
 
 def test_checkpoint_that_the_bundle_was_built_from_is_no_other_model(subject: Subject) -> None:
     diagnosis = diagnose_accuracy(
-        subject.bundle, images=subject.images, against=str(subject.checkpoint), limit=LIMIT, only=["dataset"]
+        subject.bundle, images=subject.images, against=str(subject.checkpoint), only=["dataset"]
     )
     assert heavy(diagnosis) == []
     assert diagnosis.examined[0].figures["agreement"] > 0.9  # type: ignore[operator]  # a number
