@@ -59,9 +59,14 @@ def cost(one: Planted, where: Scene, seed: int) -> dict[str, float] | str:
     return "all" if found is None else found.to_dict()
 
 
-def hurts(known: dict[str, float] | str) -> bool:
-    """Whether a fault must be told as an error or a warning."""
-    return isinstance(known, str) or known["low"] > 0
+def visibly_hurts(known: dict[str, float] | str) -> bool:
+    """Whether labels say that a fault costs accuracy."""
+    return known == "all" if isinstance(known, str) else known["low"] > 0
+
+
+def must_weigh(known: dict[str, float] | str) -> bool:
+    """Whether a fault must be told as an error or a warning: it hurts, or labels cannot say."""
+    return isinstance(known, str) or visibly_hurts(known)
 
 
 def diagnose(one: Planted, where: Scene, seed: int, known: dict[str, float] | str) -> dict[str, Any]:
@@ -87,6 +92,7 @@ def diagnose(one: Planted, where: Scene, seed: int, known: dict[str, float] | st
         "seed": seed,
         "right": sorted(one.right),
         "cost": known,
+        "is_unsaid": bool(one.right) and not weighty and visibly_hurts(known),
         "found": found[:4],
         "is_right": judge(one, named, weighty, known) and done.returncode in (0, 1),
         "is_seen": bool(named) if one.right else bool(weighty),
@@ -118,9 +124,11 @@ def held_to(cores: float | None) -> Iterator[list[str]]:
 
 def judge(one: Planted, named: list[tuple[str, str]], weighty: list[str], known: dict[str, float] | str) -> bool:
     """Tells whether the doctor said what it has to (`faults.plan`)."""
-    if not one.right or (one.may_be_unseen and not weighty):
+    if not one.right:
         return not weighty
-    return bool(named) and named[0][0] in one.right and (named[0][1] in OF_WEIGHT or not hurts(known))
+    if named and named[0][0] in one.right and (named[0][1] in OF_WEIGHT or not must_weigh(known)):
+        return True
+    return one.may_be_unseen and not weighty
 
 
 def table(done: list[dict[str, Any]]) -> str:
@@ -159,7 +167,9 @@ def summary(done: list[dict[str, Any]]) -> str:
     if planted:
         lines += [
             "",
-            f"{right} of {len(planted)} planted faults: the right rule came first ({right / len(planted):.1%}).",
+            f"{right} of {len(planted)} planted faults: the right rule came first, or silence where that is right ({right / len(planted):.1%}).",
+            "",
+            f"{sum(one['is_right'] and one['is_unsaid'] for one in planted)} of them hurt by labels and were met by silence or a note, at the weakest strength.",
         ]
     if well:
         quiet = sum(one["is_right"] for one in well)

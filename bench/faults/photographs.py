@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,13 +81,16 @@ def far(image: Image.Image, strength: float, draw: np.random.Generator) -> Image
     return around
 
 
-def changed(paths: list[Path], folder: Path, change: Change, strength: float, seed: int) -> Path:
-    """Writes images of another camera: JPEG at the quality that they had, near enough."""
+def changed(paths: list[Path], folder: Path, changes: Sequence[tuple[Change, float]], seed: int) -> Path:
+    """Writes images of another camera, changed in one way after another: JPEG at the quality that they had, near enough."""
     folder.mkdir(parents=True)
     draw = np.random.default_rng(seed)
+    quality = next((int(strength) for change, strength in changes if change is recompressed), 92)
     for path in paths:
-        image = change(Image.open(path).convert("RGB"), strength, draw)
-        image.save(folder / f"{path.stem}.jpg", quality=int(strength) if change is recompressed else 92)
+        image = Image.open(path).convert("RGB")
+        for change, strength in changes:
+            image = change(image, strength, draw)
+        image.save(folder / f"{path.stem}.jpg", quality=quality)
     return folder
 
 

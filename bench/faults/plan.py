@@ -4,9 +4,13 @@
 `right` names the rules that may come first; strengths are drawn anew for each seed, around those that stand here. What is right is decided before the
 doctor is asked, by what labels say that the fault costs (`cost`):
 
-- It visibly costs accuracy (the 95 % interval of its loss lies above 0), or cannot be measured so: the first finding must be a right one, as error or warning.
+- It visibly costs accuracy (the 95 % interval of its loss lies above 0): the first finding must be a right one, as error or warning.
 - It visibly costs none: the first finding must be a right one; a note will do, which says that the model does not suffer.
-- Of the weakest strength, and of what a person would not see either (`may_be_unseen`): no error and no warning is right, too.
+- Labels cannot say (speed, objects that moved, files): as if it hurt.
+- Of the weakest strength, and of what a person would not see either (`may_be_unseen`), no error and no warning is right, too: the doctor has fewer images
+  than labels, and none of these. How many of them hurt all the same stands beside the result.
+
+Notes that tell of what was given (too few images, another file) are passed over. Something else first, as error or warning, is always wrong.
 """
 
 from __future__ import annotations
@@ -278,32 +282,32 @@ PLAIN_CAMERAS: dict[str, tuple[set[str], photographs.Change, float]] = {
 }
 
 
-def _drawn(strength: float, seed: int) -> float:
+def _drawn(strength: float, seed: int, place: int = 1) -> float:
     """A strength around the one that stands here; of shares one that is still a share."""
-    return float(strength ** np.random.default_rng([seed, 1]).uniform(0.85, 1.15))
+    return float(strength ** np.random.default_rng([seed, place]).uniform(0.85, 1.15))
 
 
 @dataclass(frozen=True)
 class _Changed:
-    """A camera that changes pictures; `moves` where objects are elsewhere after it, so that labels do not fit any more."""
+    """A camera that changes pictures in one way after another, each at a strength of its own."""
 
-    change: photographs.Change
-    strength: float
+    changes: tuple[tuple[photographs.Change, float], ...]
     most: int = 48
 
+    def _made(self, images: list[Path], folder: Path, seed: int) -> Path:
+        drawn = [(change, _drawn(its, seed, place)) for place, (change, its) in enumerate(self.changes, start=1)]
+        return photographs.changed(images, folder, drawn, seed)
+
     def wrong(self, scene: Scene, folder: Path, seed: int) -> Wrong:
-        made = photographs.changed(
-            list(scene.images[:MOST]), folder / "costed", self.change, _drawn(self.strength, seed), seed
-        )
+        made = self._made(list(scene.images[:MOST]), folder / "costed", seed)
         return Wrong(scene.pipeline, lambda path: made / f"{path.stem}.jpg")
 
     def __call__(self, scene: Scene, folder: Path, seed: int) -> list[str]:
-        images = scene.some(seed, self.most)
-        return _given(photographs.changed(images, folder / "images", self.change, _drawn(self.strength, seed), seed))
+        return _given(self._made(scene.some(seed, self.most), folder / "images", seed))
 
 
 def _camera(change: photographs.Change, strength: float) -> Callable[[Scene, Path, int], list[str]]:
-    changed = _Changed(change, strength)
+    changed = _Changed(((change, strength),))
     return (lambda scene, folder, seed: changed(scene, folder, seed)) if change in MOVING else changed
 
 
@@ -317,17 +321,6 @@ PAIRS: dict[str, tuple[set[str], tuple[photographs.Change, float], tuple[photogr
     ),
     "grey and over-exposed": ({"colour-lost", "images-brighter"}, (photographs.grey, 1), (photographs.brighter, 2.0)),
 }
-
-
-def _both(first: tuple[photographs.Change, float], second: tuple[photographs.Change, float]) -> _Changed:
-    """Two changes at once: either may come first."""
-
-    def change(image: Image.Image, strength: float, draw: np.random.Generator) -> Image.Image:
-        for one, its in (first, second):
-            image = one(image, its * strength, draw)
-        return image
-
-    return _Changed(change, 1.0)
 
 
 # --- what exports lose ------------------------------------------------------------------------------------------------
@@ -530,7 +523,7 @@ def faults() -> Iterator[Planted]:
         plant = _camera(change, strength)
         yield Planted(name, "camera", frozenset(right), plant, models=SHOWN_BY.get(name, frozenset()))
     for name, (right, first, second) in PAIRS.items():
-        yield Planted(name, "camera", frozenset(right), _both(first, second))
+        yield Planted(name, "camera", frozenset(right), _Changed((first, second)))
     yield Planted(
         "lying on its side",
         "camera",
@@ -561,7 +554,7 @@ def healthy() -> Iterator[Planted]:
 
     def kept(scene: Scene, folder: Path, seed: int) -> list[str]:
         """Images that were stored again at a good quality."""
-        return _given(photographs.changed(scene.some(seed, 32), folder / "images", lambda image, *_: image, 0, seed))
+        return _given(photographs.changed(scene.some(seed, 32), folder / "images", (), seed))
 
     def bundled(precision: str) -> Callable[[Scene, Path, int], list[str]]:
         def plant(scene: Scene, folder: Path, seed: int) -> list[str]:
