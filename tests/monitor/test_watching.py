@@ -79,8 +79,29 @@ def test_it_learns_waits_watches_and_alarms_at_what_changed() -> None:
     assert told.subject == "animals/v1"
     assert "median 60" in told.evidence or "median 59" in told.evidence or "median 61" in told.evidence
     feed(monitor, scene, 40)
+    assert not [one for one in monitor.report().drifts if one.is_alarm]
+    assert not [one for one in monitor.signals() if one.is_firing and one.name.startswith("drift-")]
+    # What is looked for in the stream knows of the dark images for longer, and forgets them, too.
+    feed(monitor, scene, 160)
     assert monitor.report().alarms == ()
     assert not any(one.is_firing for one in monitor.signals())
+
+
+def test_a_small_shift_is_told_as_a_trend_over_a_restart(tmp_path: Path) -> None:
+    options = MonitorSettings(reference=200, window=100, most_per_s=1e6)
+    scene, file = Scene(), tmp_path / "state.json"
+    monitor = made(file, options)
+    feed(monitor, scene, 400)
+    assert monitor.report().alarms == ()
+    feed(monitor, scene, 300, brightness=124.0)  # half a standard deviation
+    monitor.save()
+    again = made(file, options)
+    assert again.report() == monitor.report()
+    trend = next(one for one in again.report().trends if one.feature == "brightness")
+    assert trend.is_alarm
+    told = {one.name: one for one in again.signals()}["trend-brightness"]
+    assert told.is_firing
+    assert f"{trend.images} images since it last changed" in told.evidence
 
 
 def test_a_new_class_is_told_by_its_name() -> None:

@@ -11,17 +11,18 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shipsight.errors import CorruptError, UsageError
+from shipsight.errors import CorruptError, UnsupportedError, UsageError
 from shipsight.monitor.drift import Drift, MonitorSettings
 from shipsight.monitor.features import Observation
 
 __all__ = ["State", "read_state", "write_state"]
 
-_VERSION = 1
+_VERSION = 2
 _REMEDY = "Take the file from a backup, or delete it: the monitor then learns anew"
 
 
@@ -40,6 +41,7 @@ class State:
         window: images in the window being filled.
         windows: compared so far.
         drifts: of the latest.
+        trends: buckets of each number (`Trends.kept`).
     """
 
     seen: int = 0
@@ -52,6 +54,7 @@ class State:
     window: list[Observation] = field(default_factory=list)
     windows: int = 0
     drifts: tuple[Drift, ...] = ()
+    trends: Mapping[str, list[list[float]]] = field(default_factory=dict)
 
 
 def write_state(path: Path, subject: str, settings: MonitorSettings, state: State) -> None:
@@ -80,6 +83,7 @@ def read_state(path: Path, subject: str, settings: MonitorSettings) -> State:
 
     Raises:
         CorruptError: the file is not what `write_state` wrote.
+        UnsupportedError: another version of it did.
         UsageError: it is another subject's, or was made with other settings.
     """
     digest, _, rest = path.read_bytes().partition(b"\n")
@@ -88,7 +92,7 @@ def read_state(path: Path, subject: str, settings: MonitorSettings) -> State:
         raise CorruptError("a monitor's state does not fit its digest", where=str(path), hint=_REMEDY)
     content: dict[str, Any] = json.loads(text)
     if content["version"] != _VERSION:
-        raise CorruptError(
+        raise UnsupportedError(
             "a monitor's state is of another version",
             where=str(path),
             expected=_VERSION,
@@ -115,4 +119,4 @@ def _state(content: dict[str, Any]) -> State:
     )
     plain = {name: content[name] for name in ("seen", "taken", "unreadable", "step", "turn", "is_learned", "windows")}
     drifts = tuple(Drift(**one) for one in content["drifts"])
-    return State(**plain, reference=reference, window=window, drifts=drifts)
+    return State(**plain, reference=reference, window=window, drifts=drifts, trends=content["trends"])

@@ -23,6 +23,7 @@ class MonitorSettings:
         error: share of windows in which chance alone may name any feature, above 0, 0.5 at most.
         least_effect: of a number, the least distance between the shares below any value that matters, 0 to 1.
         least_class_effect: of the classes, the least change of a share that matters: of the objects, or of the images that hold it; 0 to 1.
+        least_trend: of a number's mean rank in the reference since it last changed, the least distance from a half that matters, 0 to 0.5.
         most_per_s: images looked at a second, at most; others cost nothing.
     """
 
@@ -31,6 +32,7 @@ class MonitorSettings:
     error: float = 0.01
     least_effect: float = 0.2
     least_class_effect: float = 0.1
+    least_trend: float = 0.08
     most_per_s: float = 2.0
 
     def __post_init__(self) -> None:
@@ -41,6 +43,7 @@ class MonitorSettings:
             "error": (0.0005, 0.5),
             "least_effect": (0, 1),
             "least_class_effect": (0, 1),
+            "least_trend": (0, 0.5),
             "most_per_s": (1e-6, 1e6),
         }
         for name, (low, high) in ranges.items():
@@ -52,15 +55,17 @@ class MonitorSettings:
 
 @dataclass(frozen=True)
 class Drift:
-    """One feature in the latest window.
+    """One feature, in the latest window or since it last changed (a trend).
 
     Attributes:
         feature: of `MEASURES`, `ANSWERS`, or `classes`.
-        effect: how much it moved, 0 to 1 (`Comparison.effect`).
+        effect: how much it moved, 0 to 1 (`Comparison.effect`); of a trend, how far its mean rank in the reference is from a half, 0 to 0.5.
         p_family: chance that any feature shows as much where nothing changed.
         is_alarm: whether it is unlikely enough and large enough.
-        here: median in the window; of the classes, the name of the class whose share changed most.
+        here: median in the window, of a trend what has that mean rank in the reference; of the classes, the name of the class whose share
+            changed most.
         before: median in the reference; of the classes, how that share changed.
+        images: that it rests on, beside the reference.
     """
 
     feature: str
@@ -69,3 +74,4 @@ class Drift:
     is_alarm: bool
     here: float | str
     before: float | str
+    images: int

@@ -9,7 +9,7 @@ from shipsight.monitor.drift import Drift
 from shipsight.monitor.features import ANSWERS, CLASSES
 from shipsight.monitor.signal import Signal
 
-__all__ = ["tell"]
+__all__ = ["tell", "tell_trend"]
 
 _REMEDIES: Mapping[str, str] = {
     "brightness": "Look at light and exposure of the camera.",
@@ -24,13 +24,12 @@ _COLOURS = "Look at white balance and light."
 _OTHERS = "Look at recorded samples, label some of them, and measure: `shipsight doctor accuracy BUNDLE --images DIR --labels`."
 
 
-def tell(drift: Drift, subject: str, window: int, least: float, error: float) -> Signal:
+def tell(drift: Drift, subject: str, least: float, error: float) -> Signal:
     """Returns a feature's signal.
 
     Args:
         drift: of the latest window.
         subject: model/variant.
-        window: images in it.
         least: effect that matters.
         error: share of windows in which chance names any feature.
     """
@@ -42,16 +41,49 @@ def tell(drift: Drift, subject: str, window: int, least: float, error: float) ->
         moved = f"median {drift.here:.4g}, {drift.before:.4g} in the reference"
         thing = "Answers differ" if drift.feature in ANSWERS else "Images differ"
         what = f"{thing} from the reference in {word}."
-    chance = "under 1 in 1,000" if drift.p_family < 0.001 else f"{drift.p_family:.3f}"
+    chance = _chance(drift)
     return Signal(
         name=f"drift-{drift.feature.replace('_', '-')}",
         severity="warning",
         what=what,
-        evidence=f"{moved}; {window} images; effect {drift.effect:.2f} (matters from {least:g}); chance of as much in any feature "
+        evidence=f"{moved}; {drift.images} images; effect {drift.effect:.2f} (matters from {least:g}); chance of as much in any feature "
         f"without a change {chance} (alarm from {error:g})",
-        remedy=_REMEDIES.get(drift.feature, _OTHERS if drift.feature in (*ANSWERS, CLASSES) else _COLOURS),
+        remedy=_remedy(drift.feature),
         is_firing=drift.is_alarm,
         value=drift.effect,
         threshold=least,
         subject=subject,
     )
+
+
+def tell_trend(trend: Drift, subject: str, least: float, error: float) -> Signal:
+    """Returns the signal of a number that moved slowly or a little.
+
+    Args:
+        trend: of the number.
+        subject: model/variant.
+        least: distance of its mean rank from a half that matters.
+        error: share of looks in which chance names any number.
+    """
+    word = trend.feature.replace("_", " ")
+    thing = "Answers have" if trend.feature in ANSWERS else "Images have"
+    return Signal(
+        name=f"trend-{trend.feature.replace('_', '-')}",
+        severity="warning",
+        what=f"{thing} another {word} than in the reference for a while.",
+        evidence=f"like {trend.here:.4g} there, where the median is {trend.before:.4g}; {trend.images} images since it last changed; mean rank "
+        f"{trend.effect:.2f} from a half (matters from {least:g}); chance of as much in any number without a change {_chance(trend)} (alarm from {error:g})",
+        remedy=_remedy(trend.feature),
+        is_firing=trend.is_alarm,
+        value=trend.effect,
+        threshold=least,
+        subject=subject,
+    )
+
+
+def _chance(drift: Drift) -> str:
+    return "under 1 in 1,000" if drift.p_family < 0.001 else f"{drift.p_family:.3f}"
+
+
+def _remedy(feature: str) -> str:
+    return _REMEDIES.get(feature, _OTHERS if feature in (*ANSWERS, CLASSES) else _COLOURS)

@@ -2,8 +2,9 @@
 """Watching one model's production for drift: what comes now against what came first.
 
 The first images make the reference, as many apart as they must be to be news (`permuting.spacing`). From then on every
-window of images is compared with it, all features in one test. An alarm needs both: chance would name any feature in no
-more than `error` of the windows, and what moved is large enough to matter.
+window of images is compared with it, all features in one test; what is too slow or too small for a window is looked for in the
+stream (`trends`). An alarm needs both: chance would name any feature in no more than `error` of the windows, and what moved is
+large enough to matter.
 
 Leaves to others: training data (`doctor accuracy` compares with it), what becomes of alarms (`alerts`), keeping images
 (`recording`). Invariants: numbers only, no image is kept; nothing here fails a request: what cannot be read is counted.
@@ -30,7 +31,8 @@ from shipsight.monitor.drift import Drift, MonitorSettings
 from shipsight.monitor.features import CLASSES, Observation, columns, observe
 from shipsight.monitor.permuting import Comparison, class_shift, compare, spacing
 from shipsight.monitor.signal import Signal
-from shipsight.monitor.telling import tell
+from shipsight.monitor.telling import tell, tell_trend
+from shipsight.monitor.trends import Trends
 
 __all__ = ["Monitor", "MonitorReport", "Phase"]
 
@@ -67,6 +69,7 @@ class MonitorReport:
         windows: that were compared.
         is_kept: whether the state file holds all of this up to the latest comparison, where there is one.
         drifts: every feature in the latest comparison, the likeliest first; empty before one.
+        trends: every number since it last changed, the likeliest first; empty before enough images.
     """
 
     subject: str
@@ -80,6 +83,7 @@ class MonitorReport:
     windows: int
     is_kept: bool = True
     drifts: tuple[Drift, ...] = ()
+    trends: tuple[Drift, ...] = ()
 
     @property
     def is_learned(self) -> bool:
@@ -88,8 +92,8 @@ class MonitorReport:
 
     @property
     def alarms(self) -> tuple[Drift, ...]:
-        """The features that alarm."""
-        return tuple(one for one in self.drifts if one.is_alarm)
+        """The features that alarm, those of the latest window first."""
+        return tuple(one for one in (*self.drifts, *self.trends) if one.is_alarm)
 
 
 @dataclass(eq=False)
@@ -105,6 +109,7 @@ class Monitor:
 
     Raises:
         CorruptError: the state file is damaged.
+        UnsupportedError: another version wrote it.
         UsageError: it is another subject's, or was made with other settings.
     """
 
@@ -121,6 +126,14 @@ class Monitor:
         self._is_kept = True
         if self.state_file is not None and self.state_file.exists():
             self._state = read_state(self.state_file, self.subject, self.settings)
+        self._trends = self._begin_trends()
+
+    def _begin_trends(self) -> Trends | None:
+        """Returns the trends, with what is known of them; None while the reference is not complete."""
+        if not self._state.is_learned:
+            return None
+        numbers = {name: values for name, values in columns(self._state.reference).items() if name != CLASSES}
+        return Trends(numbers, self.settings, self._state.trends)
 
     def observe(self, image: Pixels | Callable[[], Pixels], predictions: ImagePredictions) -> bool:
         """Takes notice of an image and its answer; nearly free where it is not its turn.
@@ -176,12 +189,15 @@ class Monitor:
                     hint="Give each model a monitor of its own",
                 )
             window: list[Observation] = []
-            if state.is_learned:
+            if self._trends is not None:
+                self._trends.add({name: float(values[0]) for name, values in columns([one]).items() if name != CLASSES})
                 state.window.append(one)
                 if len(state.window) < self.settings.window:
                     return
                 window, state.window = state.window, []
-            elif not self._learn(one):
+            elif self._learn(one):
+                self._trends = self._begin_trends()
+            else:
                 return
             reference, number = list(state.reference), state.windows
         if window:
@@ -226,7 +242,8 @@ class Monitor:
             is_alarm = one.p_family <= self.settings.error and one.effect >= least
             shown = _show_classes(before[name], here[name], self._names) if name == CLASSES else None
             medians = (float(np.median(here[name])), float(np.median(before[name])))
-            drifts.append(Drift(name, one.effect, one.p_family, is_alarm, *(shown or medians)))
+            here_value, before_value = shown or medians
+            drifts.append(Drift(name, one.effect, one.p_family, is_alarm, here_value, before_value, len(window)))
         return tuple(sorted(drifts, key=lambda one: (not one.is_alarm, one.p_family, -one.effect)))
 
     def report(self) -> MonitorReport:
@@ -246,15 +263,19 @@ class Monitor:
                 windows=state.windows,
                 is_kept=self._is_kept,
                 drifts=state.drifts,
+                trends=() if self._trends is None else self._trends.found(),
             )
 
     def signals(self) -> list[Signal]:
-        """Returns what `alerts` is told: one for every feature; none before a window was compared."""
+        """Returns what `alerts` is told: one for every feature, and for every trend; none before a window was compared."""
         report = self.report()
-        return [
-            tell(one, self.subject, self.settings.window, self._least(one.feature), self.settings.error)
-            for one in report.drifts
+        if not report.windows:
+            return []
+        windows = [tell(one, self.subject, self._least(one.feature), self.settings.error) for one in report.drifts]
+        trends = [
+            tell_trend(one, self.subject, self.settings.least_trend, self.settings.error) for one in report.trends
         ]
+        return [*windows, *trends]
 
     def _least(self, feature: str) -> float:
         return self.settings.least_class_effect if feature == CLASSES else self.settings.least_effect
@@ -262,7 +283,7 @@ class Monitor:
     def forget(self) -> None:
         """Begins anew: what comes now becomes the reference. For after a change that was meant."""
         with self._lock:
-            self._state = State()
+            self._state, self._trends = State(), None
         self.save()
 
     def save(self) -> None:
@@ -274,6 +295,8 @@ class Monitor:
         if self.state_file is None:
             return
         with self._lock:
+            if self._trends is not None:
+                self._state.trends = self._trends.kept()
             write_state(self.state_file, self.subject, self.settings, self._state)
             self._is_kept = True
 

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from shipsight.access import Action, Event, EventKind, Outcome, Principal
 from shipsight.errors import NotFoundError
+from shipsight.monitor.drift import Drift
 from shipsight.serve.http.access_fields import Field, read_fields, schema_of
 from shipsight.serve.http.admission import admit_again
 from shipsight.serve.http.answers import json_answer
@@ -43,7 +44,16 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-_FEATURE = {"feature": _TEXT, "effect": _SHARE, "p": _SHARE, "alarm": _FLAG, "before": _EITHER, "here": _EITHER}
+_FEATURE = {
+    "feature": _TEXT,
+    "effect": _SHARE,
+    "p": _SHARE,
+    "alarm": _FLAG,
+    "before": _EITHER,
+    "here": _EITHER,
+    "images": _COUNT,
+}
+_FEATURES = {"type": "array", "items": _object(_FEATURE)}
 _COUNTS = ("taken", "unreadable", "reference", "window", "spacing", "windows")
 _MONITOR = {
     "version": _TEXT,
@@ -51,7 +61,8 @@ _MONITOR = {
     "phase": _TEXT,
     **dict.fromkeys(_COUNTS, _COUNT),
     "kept": _FLAG,
-    "features": {"type": "array", "items": _object(_FEATURE)},
+    "features": _FEATURES,
+    "trends": _FEATURES,
 }
 _REPORT = _object({"model": _TEXT, "drifting": _FLAG, "monitors": {"type": "array", "items": _object(_MONITOR)}})
 _FORGET = {"version": Field(is_required=False), "variant": Field(is_required=False)}
@@ -115,17 +126,6 @@ def drift_routes(service: PredictionService, monitors: Monitors | None) -> list[
 def _told(monitors: Monitors, model: str) -> dict[str, Any]:
     told = []
     for key, report, is_kept in monitors.reports(model):
-        features = [
-            {
-                "feature": one.feature,
-                "effect": one.effect,
-                "p": one.p_family,
-                "alarm": one.is_alarm,
-                "before": one.before,
-                "here": one.here,
-            }
-            for one in report.drifts
-        ]
         figures = asdict(report)
         counts = {name: figures[name] for name in _COUNTS}
         told.append(
@@ -135,7 +135,20 @@ def _told(monitors: Monitors, model: str) -> dict[str, Any]:
                 "phase": report.phase.value,
                 **counts,
                 "kept": is_kept,
-                "features": features,
+                "features": [_shown(one) for one in report.drifts],
+                "trends": [_shown(one) for one in report.trends],
             }
         )
     return {"model": model, "drifting": monitors.is_drifting(model), "monitors": told}
+
+
+def _shown(one: Drift) -> dict[str, Any]:
+    return {
+        "feature": one.feature,
+        "effect": one.effect,
+        "p": one.p_family,
+        "alarm": one.is_alarm,
+        "before": one.before,
+        "here": one.here,
+        "images": one.images,
+    }
