@@ -109,7 +109,7 @@ def held_to(cores: float | None) -> Iterator[list[str]]:
         yield []
         return
     first = Path("/sys/fs/cgroup/cpu")
-    group = (first if first.is_dir() else Path("/sys/fs/cgroup")) / "shipsight-fault"
+    group = (first if first.is_dir() else Path("/sys/fs/cgroup")) / f"shipsight-fault-{os.getpid()}"
     group.mkdir(exist_ok=True)
     if first.is_dir():
         (group / "cpu.cfs_period_us").write_text("100000")
@@ -165,11 +165,12 @@ def summary(done: list[dict[str, Any]]) -> str:
     well = [one for one in done if not one["right"]]
     right = sum(one["is_right"] for one in planted)
     if planted:
+        unsaid = sum(one["is_right"] and one["is_unsaid"] for one in planted)
         lines += [
             "",
             f"{right} of {len(planted)} planted faults: the right rule came first, or silence where that is right ({right / len(planted):.1%}).",
             "",
-            f"{sum(one['is_right'] and one['is_unsaid'] for one in planted)} of them hurt by labels and were met by silence or a note, at the weakest strength.",
+            f"{unsaid} of them may go unsaid, did, and hurt by labels: were silence wrong there, {right - unsaid} would be right ({(right - unsaid) / len(planted):.1%}).",
         ]
     if well:
         quiet = sum(one["is_right"] for one in well)
@@ -234,8 +235,12 @@ def run(arguments: argparse.Namespace, every: list[Scene]) -> list[dict[str, Any
             costs[key] = cost(one, where, arguments.seed + number)
             add_line(arguments.costs, {"key": key, "cost": costs[key]})
             print(f"cost {key}: {shown(costs[key])}", file=sys.stderr, flush=True)
-    done = read_lines(arguments.done)
-    known = {(one["name"], one["family"], one["strength"], one["model"], one["seed"]) for one in done}
+    planned = {
+        (one.name, one.family, one.strength, where.name, arguments.seed + number) for number, one, where in wanted
+    }
+    # Of what was done, what is planned still.
+    done = [one for one in read_lines(arguments.done) if key_of(one) in planned]
+    known = {key_of(one) for one in done}
     for number, one, where in [] if arguments.only_costs else wanted:
         key = (one.name, one.family, one.strength, where.name, arguments.seed + number)
         if key in known:
@@ -246,6 +251,10 @@ def run(arguments: argparse.Namespace, every: list[Scene]) -> list[dict[str, Any
               f"{[f'{r} {s} {w:.2f}' for r, s, w, _ in told['found']]} {shown(told['cost'])} {told['took_s']:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
         add_line(arguments.done, told)
     return done
+
+
+def key_of(told: dict[str, Any]) -> tuple[Any, ...]:
+    return told["name"], told["family"], told["strength"], told["model"], told["seed"]
 
 
 def read_lines(file: Path | None) -> list[dict[str, Any]]:

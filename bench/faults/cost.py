@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faults.pipeline import Pipeline
+from faults.pipeline import NothingComesOutError, Pipeline
 from shipsight.build.measure import Accuracy, Interval, Sample, compare, evaluate, load_dataset
 from shipsight.model import ImagePredictions, Task
 
@@ -93,9 +93,6 @@ def loss(right: Pipeline, data: Path, make: Callable[[Path], Wrong]) -> Interval
             pipeline = dataclasses.replace(pipeline, conf=_SCORE, geometry={})
         try:
             after = _accuracy(Wrong(pipeline, wrong.file), data)
-        except NOTHING_COMES_OUT:
+        except NothingComesOutError:
             return None
     return compare(before, after)
-
-
-NOTHING_COMES_OUT = (ValueError, IndexError)

@@ -21,6 +21,10 @@ from PIL import Image, ImageOps
 Array = NDArray[Any]
 
 
+class NothingComesOutError(Exception):
+    """The model refuses what it is fed, or answers in another form."""
+
+
 @dataclass(frozen=True)
 class Model:
     """An exported detector: float NCHW RGB in, (1, 4 + classes, positions) out, boxes as centre and size in pixels of the model."""
@@ -134,8 +138,10 @@ class Pipeline:
         """What it says of one image."""
         tensor = self.tensor(path)
         if tensor.shape[2:] != self.model.size_hw:
-            raise ValueError(f"the model takes {self.model.size_hw}, not {tensor.shape}")
+            raise NothingComesOutError(f"the model takes {self.model.size_hw}, not {tensor.shape}")
         table = self.model.run(tensor)
+        if table.ndim != 2 or table.shape[0] != 4 + len(self.model.names):
+            raise NothingComesOutError(f"the model answers {table.shape}")
         scores = table[4:].max(axis=0)
         kept = scores > self.conf
         boxes, classes, scores = table[:4, kept].T, table[4:, kept].argmax(axis=0), scores[kept]

@@ -155,8 +155,11 @@ ONLY_TENSORS: dict[str, tuple[set[str], dict[str, object]]] = {
     "rectangular": ({"rectangular-letterbox", "size-wrong"}, {"size_hw": (192, 256)}),
 }
 SHOWN_BY: dict[str, frozenset[str]] = {
-    # The pictures of digits are square, so nothing is padded; those of coco128 are 640 px wide, so nothing is resized.
-    **{name: frozenset({"bccd", "yolo11n"}) for name in ("padded with black", "padded with white")},
+    # The pictures of digits are square, so nothing is padded, cropped or stretched; those of coco128 are 640 px wide, so nothing is resized.
+    **{
+        name: frozenset({"bccd", "yolo11n"})
+        for name in ("padded with black", "padded with white", "cropped", "stretched", "padded at right and below")
+    },
     "smoothed by Pillow": frozenset({"bccd"}),
     # Of pictures that fill the square, a stretch changes nothing.
     "stretched, not divided": frozenset({"bccd", "yolo11n"}),
@@ -510,7 +513,8 @@ def faults() -> Iterator[Planted]:
     yield Planted("tensor of another image", "tensor", frozenset({"other-image"}), _other_image)
     for name, (right, changes) in PREPROCESSING.items():
         unseen = name in {"padded with black", "padded with white", "levels of video"}
-        yield Planted(name, "predictions", frozenset(right), _predicted(changes), may_be_unseen=unseen)
+        models = SHOWN_BY.get(name, frozenset())
+        yield Planted(name, "predictions", frozenset(right), _predicted(changes), may_be_unseen=unseen, models=models)
     for name, (right, changes) in POSTPROCESSING.items():
         yield Planted(name, "predictions", frozenset(right), _predicted(changes))
     turned = frozenset({"orientation-ignored-by-pipeline", "orientation-ignored"})
