@@ -157,7 +157,9 @@ def test_somebody_is_told_once_and_that_it_ended(
         hook.is_let.set()
         receiver = {"kind": "webhook", "name": "ops", "url": hook.url, "key_file": str(secret(tmp_path, KEY))}
         settings = tmp_path / "alerts.yaml"
-        settings.write_text(json.dumps({"schema": 1, "for_s": 0, "resolve_s": 1, "receivers": [receiver]}))
+        settings.write_text(
+            json.dumps({"schema": 1, "signals": ["drift-*"], "for_s": 0, "resolve_s": 1, "receivers": [receiver]})
+        )
         served = begin("--alerts", settings)
         send(served, [*scenes[:REFERENCE], *dark])
         (first,) = (json.loads(one.body) for one in hook.wait(1))
