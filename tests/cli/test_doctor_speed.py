@@ -80,7 +80,7 @@ def test_speed_prints_json_without_drawings(run: Run, digits_bundle: Path) -> No
     told = json.loads(run(digits_bundle, "--threads", 8, "--json").stdout)
     assert told["about"] == "speed"
     assert told["examined"][0]["figures"] == {"threads": 8}
-    assert list(told["examined"][0]) == ["name", "title", "took_s", "lacks", "figures", "rules"]
+    assert list(told["examined"][0]) == ["name", "title", "took_s", "lacks", "not_told", "figures", "rules"]
     assert "svg" not in json.dumps(told)
 
 
