@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from shipsight.errors import UsageError
 
-__all__ = ["LEAST_ROWS", "Drift", "MonitorSettings"]
+__all__ = ["LEAST_ROWS", "Drift", "Estimate", "MonitorSettings"]
 
 LEAST_ROWS = 12
 """Images of either side below which nothing is compared."""
@@ -75,3 +75,28 @@ class Drift:
     here: float | str
     before: float | str
     images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Precision of the latest window, from its scores.
+
+    Attributes:
+        value: share of the predictions that are right, 0 to 1, where scores mean what they meant on the labelled images.
+        low: lower end of the 95 % interval of what labels of these images would show.
+        high: upper end.
+        measured: on the labelled images.
+        conf: score from which on predictions count.
+        images: of the window.
+        predictions: that count.
+        is_alarm: whether the whole interval lies more than 0.05 below what was measured.
+    """
+
+    value: float
+    low: float
+    high: float
+    measured: float
+    conf: float
+    images: int
+    predictions: int
+    is_alarm: bool

@@ -37,18 +37,21 @@ class Observation:
     Attributes:
         numbers: one for every name of `MEASURES` and `ANSWERS`, in that order.
         counts: objects of each class, by class id; of a classifier, 1 for the class it named.
+        scores: of what was found, from a threshold on, 0 to 1; None where nobody estimates accuracy from them.
     """
 
     numbers: tuple[float, ...]
     counts: tuple[int, ...]
+    scores: tuple[float, ...] | None = None
 
 
-def observe(image_rgb: NDArray[np.uint8], predictions: ImagePredictions) -> Observation:
+def observe(image_rgb: NDArray[np.uint8], predictions: ImagePredictions, *, conf: float | None = None) -> Observation:
     """Reduces an image and its answer to numbers.
 
     Args:
         image_rgb: (H, W, 3) uint8 RGB, as it was answered.
         predictions: the answer.
+        conf: score from which on each is kept, 0 to 1; None for none.
 
     Raises:
         ImageError: the image is not (H, W, 3) uint8.
@@ -76,7 +79,10 @@ def observe(image_rgb: NDArray[np.uint8], predictions: ImagePredictions) -> Obse
     if not np.isfinite(answers).all():
         raise InputError("an answer cannot be measured", expected="finite scores and boxes", got=answers)
     counts = np.bincount(class_ids, minlength=len(predictions.class_names))
-    return Observation((*(float(measures[name]) for name in MEASURES), *answers), tuple(int(one) for one in counts))
+    kept = None if conf is None else tuple(float(one) for one in scores if one >= conf)
+    return Observation(
+        (*(float(measures[name]) for name in MEASURES), *answers), tuple(int(one) for one in counts), kept
+    )
 
 
 def _mean_side(predictions: ImagePredictions) -> float:

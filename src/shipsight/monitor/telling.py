@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shipsight.monitor.drift import Drift
+from shipsight.monitor.drift import Drift, Estimate
 from shipsight.monitor.features import ANSWERS, CLASSES
 from shipsight.monitor.signal import Signal
 
-__all__ = ["tell", "tell_trend"]
+__all__ = ["tell", "tell_estimate", "tell_trend"]
 
 _REMEDIES: Mapping[str, str] = {
     "brightness": "Look at light and exposure of the camera.",
@@ -87,3 +87,24 @@ def _chance(drift: Drift) -> str:
 
 def _remedy(feature: str) -> str:
     return _REMEDIES.get(feature, _OTHERS if feature in (*ANSWERS, CLASSES) else _COLOURS)
+
+
+def tell_estimate(estimate: Estimate, subject: str) -> Signal:
+    """Returns the signal of the precision that scores promise.
+
+    Args:
+        estimate: of the latest window.
+        subject: model/variant.
+    """
+    return Signal(
+        name="accuracy-precision",
+        severity="warning",
+        what="Scores promise a lower precision than was measured on labelled images.",
+        evidence=f"estimated {estimate.value:.3f} (95 % interval {estimate.low:.3f} to {estimate.high:.3f}), {estimate.measured:.3f} measured at "
+        f"the build; {estimate.predictions} predictions from {estimate.conf:.3f} on in {estimate.images} images, no labels",
+        remedy=_OTHERS,
+        is_firing=estimate.is_alarm,
+        value=estimate.value,
+        threshold=estimate.measured,
+        subject=subject,
+    )

@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -27,19 +27,22 @@ from numpy.typing import NDArray
 from shipsight.errors import ShipsightError, UsageError
 from shipsight.model import ImagePredictions
 from shipsight.monitor._state import State, read_state, write_state
-from shipsight.monitor.drift import Drift, MonitorSettings
+from shipsight.monitor.accuracy import LEAST_PREDICTIONS, estimate
+from shipsight.monitor.drift import Drift, Estimate, MonitorSettings
 from shipsight.monitor.features import CLASSES, Observation, columns, observe
 from shipsight.monitor.permuting import Comparison, class_shift, compare, spacing
 from shipsight.monitor.signal import Signal
-from shipsight.monitor.telling import tell, tell_trend
+from shipsight.monitor.spreading import gap, places, share
+from shipsight.monitor.telling import tell, tell_estimate, tell_trend
 from shipsight.monitor.trends import Trends
+from shipsight.proof.calibration import Calibration
 
 __all__ = ["Monitor", "MonitorReport", "Phase"]
 
 Pixels = NDArray[np.uint8]
 _log = logging.getLogger("shipsight.monitor")
 _MOST_KEPT = 20
-"""References' worth of images that are looked at for one reference before only every second one is taken."""
+"""References' worth of images that are looked at for one reference before fewer are taken."""
 
 
 class Phase(StrEnum):
@@ -65,11 +68,13 @@ class MonitorReport:
         unreadable: of them, those that could not be measured.
         reference: images in the reference, or so far.
         window: images in the window that is being filled.
-        spacing: every how many-th looked at counts, so that each is news.
+        spacing: how many images that are looked at apart those that count are, at least, so that each is news.
         windows: that were compared.
         is_kept: whether the state file holds all of this up to the latest comparison, where there is one.
         drifts: every feature in the latest comparison, the likeliest first; empty before one.
         trends: every number since it last changed, the likeliest first; empty before enough images.
+        accuracy: precision of the latest window, from its scores; None where it is not estimated.
+        not_estimated: why; None where it is.
     """
 
     subject: str
@@ -84,6 +89,8 @@ class MonitorReport:
     is_kept: bool = True
     drifts: tuple[Drift, ...] = ()
     trends: tuple[Drift, ...] = ()
+    accuracy: Estimate | None = None
+    not_estimated: str | None = None
 
     @property
     def is_learned(self) -> bool:
@@ -106,6 +113,7 @@ class Monitor:
         state_file: where the numbers are kept over restarts: read where it exists, written when the reference is complete,
             after every comparison and by `save`; None keeps them in memory.
         clock: monotonic seconds.
+        calibration: of the variant, from its bundle (`proof.calibration_of`): with it the precision of each window is estimated.
 
     Raises:
         CorruptError: the state file is damaged.
@@ -117,9 +125,11 @@ class Monitor:
     settings: MonitorSettings = field(default_factory=MonitorSettings)
     state_file: Path | None = None
     clock: Callable[[], float] = time.monotonic
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._due_s = -float("inf")
         self._state = State()
         self._names: tuple[str, ...] = ()
@@ -153,13 +163,15 @@ class Monitor:
             now = self.clock()
             if now < self._due_s:
                 return False
-            self._due_s = max(self._due_s + 1 / self.settings.most_per_s, now)
-            self._state.turn = (self._state.turn + 1) % self._state.step
-            if self._state.turn:
+            self._due_s = max(self._due_s + (0.5 + share(self._state.seen)) / self.settings.most_per_s, now)
+            if self._state.passing:
+                self._state.passing -= 1
                 return False
             self._state.taken += 1
+            self._state.passing = gap(self._state.step, self._state.taken) - 1
         try:
-            one = observe(image() if callable(image) else image, predictions)
+            conf = None if self.calibration is None else self.calibration.conf
+            one = observe(image() if callable(image) else image, predictions, conf=conf)
         except ShipsightError:
             with self._lock:
                 self._state.unreadable += 1
@@ -203,9 +215,11 @@ class Monitor:
         if window:
             # Outside the lock: others go on meanwhile.
             found = compare(columns(reference), columns(window), seed=number)
+            guess = self._estimate(window, number)
             with self._lock:
                 state.windows += 1
                 state.drifts = self._judge(found, reference, window)
+                state.estimate = guess
         self._keep()
 
     def _keep(self) -> None:
@@ -219,17 +233,21 @@ class Monitor:
     def _learn(self, one: Observation) -> bool:
         """Adds to the reference; returns whether it now holds enough images that are news to each other. Holds the lock."""
         state, wanted = self._state, self.settings.reference
-        state.reference.append(one)
+        state.reference.append(replace(one, scores=None))
         if len(state.reference) % wanted:
             return False
         apart = spacing(columns(state.reference))
-        if len(state.reference) >= apart * wanted:
-            state.reference = state.reference[::apart][:wanted]
-            state.step *= apart
+        kept, fewer = places(apart, len(state.reference)), apart
+        if len(kept) >= wanted:
+            kept = kept[:wanted]
             state.is_learned = True
         elif len(state.reference) >= _MOST_KEPT * wanted:
-            state.reference = state.reference[::2]
-            state.step *= 2
+            kept, fewer = places(2, len(state.reference)), 2
+        else:
+            return False
+        state.reference = [state.reference[place] for place in kept]
+        state.step *= fewer
+        state.passing = state.step - 1
         return state.is_learned
 
     def _judge(
@@ -264,10 +282,12 @@ class Monitor:
                 is_kept=self._is_kept,
                 drifts=state.drifts,
                 trends=() if self._trends is None else self._trends.found(),
+                accuracy=state.estimate,
+                not_estimated=None if state.estimate is not None else self._why_not(state),
             )
 
     def signals(self) -> list[Signal]:
-        """Returns what `alerts` is told: one for every feature, and for every trend; none before a window was compared."""
+        """Returns what `alerts` is told: one for every feature and trend, and for the precision where it is estimated; none before a window was compared."""
         report = self.report()
         if not report.windows:
             return []
@@ -275,10 +295,26 @@ class Monitor:
         trends = [
             tell_trend(one, self.subject, self.settings.least_trend, self.settings.error) for one in report.trends
         ]
-        return [*windows, *trends]
+        accuracy = [] if report.accuracy is None else [tell_estimate(report.accuracy, self.subject)]
+        return [*windows, *trends, *accuracy]
 
     def _least(self, feature: str) -> float:
         return self.settings.least_class_effect if feature == CLASSES else self.settings.least_effect
+
+    def _estimate(self, window: list[Observation], seed: int) -> Estimate | None:
+        # A window may have begun before there was a calibration.
+        scores = [one.scores for one in window if one.scores is not None]
+        if self.calibration is None or not scores:
+            return None
+        return estimate(self.calibration, scores, seed=seed)
+
+    def _why_not(self, state: State) -> str:
+        if self.calibration is None:
+            return "no calibration was given: the bundle holds none for this variant"
+        if not state.windows:
+            return "no window was compared"
+        least, conf = LEAST_PREDICTIONS, self.calibration.conf
+        return f"the latest window holds fewer than {least} predictions of a score of {conf:.3f} and more"
 
     def forget(self) -> None:
         """Begins anew: what comes now becomes the reference. For after a change that was meant."""
@@ -294,10 +330,12 @@ class Monitor:
         """
         if self.state_file is None:
             return
-        with self._lock:
-            if self._trends is not None:
-                self._state.trends = self._trends.kept()
-            write_state(self.state_file, self.subject, self.settings, self._state)
+        # The disk holds up other writers alone; what is written last was known last.
+        with self._writing:
+            with self._lock:
+                kept = self._state.copy()
+                kept.trends = {} if self._trends is None else self._trends.kept()
+            write_state(self.state_file, self.subject, self.settings, kept)
             self._is_kept = True
 
 

@@ -7,6 +7,7 @@ accuracy and speed (`build.measure`). Importing this loads neither a runtime nor
 """
 
 from shipsight.proof.answers import Answer, ask
+from shipsight.proof.calibration import Calibration, calibrate, calibration_of
 from shipsight.proof.environment import cpu_class, describe_environment
 from shipsight.proof.golden import (
     GoldenFiles,
@@ -28,6 +29,7 @@ from shipsight.proof.subject import Subject
 __all__ = [
     "GATES",
     "Answer",
+    "Calibration",
     "GoldenFiles",
     "GoldenInput",
     "GoldenSet",
@@ -42,6 +44,8 @@ __all__ = [
     "TrainingImage",
     "VariantRecording",
     "ask",
+    "calibrate",
+    "calibration_of",
     "check_preparation",
     "choose_golden",
     "collect_statistics",
