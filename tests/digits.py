@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,17 @@ def build_digits(sample: Path, folder: Path) -> None:
 
 
 def rewritten(
-    bundle: Path, place: Path, *, name: str = "digits", version: str = "1", weights_scale: float = 1.0
+    bundle: Path,
+    place: Path,
+    *,
+    name: str = "digits",
+    version: str = "1",
+    weights_scale: float = 1.0,
+    with_files: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """A bundle whose manifest fits its files, with another name, version or other weights; the reference is its default."""
+    """A bundle whose manifest fits its files, with another name, version, other weights or files; the reference is its default."""
     opened = open_bundle(bundle)
-    files = {file: opened.read(file) for file in opened.names}
+    files = {file: opened.read(file) for file in opened.names} | dict(with_files or {})
     for file in [file for file in files if file.endswith("model.onnx") and weights_scale != 1.0]:
         model = onnx.load_from_string(files[file])
         weights = max(model.graph.initializer, key=lambda one: len(one.raw_data))

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,10 +150,29 @@ def newer(pipeline: Pipeline, out: Path, *, opset: int, ir: int) -> Path:
     return out
 
 
+def built(model: Path, images: Sequence[Path], folder: Path) -> Path:
+    """A bundle of a model, without its data set."""
+    (folder / "golden").mkdir()
+    for one in images:
+        shutil.copy(one, folder / "golden" / one.name)
+    made = folder / "older.bundle"
+    command = [
+        sys.executable,
+        "-m",
+        "shipsight",
+        "build",
+        str(model),
+        "--images",
+        str(folder / "golden"),
+        "--out",
+        str(made),
+    ]
+    subprocess.run([*command, "--precision", "fp32"], check=True, capture_output=True)
+    return made
+
+
 def with_suppression(checkpoint: Path, out: Path, *, size: int, conf: float) -> Path:
     """Non-maximum suppression in the graph, with its thresholds for good."""
-    import shutil
-
     from ultralytics import YOLO
 
     copied = out.with_suffix(".pt")

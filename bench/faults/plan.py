@@ -78,6 +78,8 @@ class Planted:
         may_be_unseen: whether silence is right, too.
         models: in which it can be seen at all; empty for every one.
         cores: of processor time that the doctor's control group is held to, None for all.
+        serves: makes the bundle of the server that is asked, None for no server.
+        is_noted: whether a note will do, since what it costs is no accuracy and no speed.
 
     What plants it has `wrong` where labels can say what it costs.
     """
@@ -90,6 +92,8 @@ class Planted:
     may_be_unseen: bool = False
     models: frozenset[str] = frozenset()
     cores: float | None = None
+    serves: Callable[[Scene, Path, int], Path] | None = None
+    is_noted: bool = False
 
 
 STRENGTHS = ("weak", "middle", "strong")
@@ -502,6 +506,32 @@ def _slow() -> Iterator[Planted]:
     yield Planted("the slow variant", "speed", frozenset({"variant-faster"}), _slow_variant, may_be_unseen=True)
 
 
+def _cold(scene: Scene, folder: Path, seed: int) -> list[str]:
+    """A process that begins anew each time, and keeps nothing of what its engine prepared."""
+    slow = sorted(path.name for path in (scene.bundle / "variants").glob("openvino-int8-*"))[0]
+    return ["speed", "--variant", slow, "--only", "warmup"]
+
+
+@dataclass(frozen=True)
+class _Older:
+    """A server that still answers by the weights of an earlier epoch."""
+
+    share: float
+
+    def make(self, scene: Scene, out: Path, seed: int) -> Path:
+        drawn = self.share * np.random.default_rng([seed, 1]).uniform(0.85, 1.15)
+        return exports.other_weights(scene.pipeline, out, strength=drawn, seed=seed)
+
+    def wrong(self, scene: Scene, folder: Path, seed: int) -> Wrong:
+        return _exported(self.make).wrong(scene, folder, seed)
+
+    def serves(self, scene: Scene, folder: Path, seed: int) -> Path:
+        return exports.built(self.make(scene, folder / f"{scene.name}.onnx", seed), scene.some(seed, 8), folder)
+
+    def __call__(self, scene: Scene, folder: Path, seed: int) -> list[str]:
+        return _given(_copied(scene.some(seed, 32), folder / "images"))
+
+
 def faults() -> Iterator[Planted]:
     """Yields every fault."""
     for name, (right, changes) in {**PREPROCESSING, **ONLY_TENSORS}.items():
@@ -548,6 +578,11 @@ def faults() -> Iterator[Planted]:
     )
     yield from _exports()
     yield from _slow()
+    yield Planted("nothing is kept between starts", "speed", frozenset({"first-run-slow"}), _cold, is_noted=True)
+    for word, share in zip(STRENGTHS, (0.003, 0.015, 0.05), strict=True):
+        older = _Older(share)
+        right = frozenset({"stale-model", "weights-differ"})
+        yield Planted("an older bundle behind a server", "server", right, older, word, serves=older.serves)
 
 
 def healthy() -> Iterator[Planted]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shipsight.errors import CorruptError, ImageError, UsageError
+from shipsight.errors import CorruptError, ImageError, UnsupportedError, UsageError
 from shipsight.model import ImagePredictions
 from shipsight.monitor import Monitor, MonitorSettings, Phase
+from shipsight.proof.image_measures import MEASURES
 
 NAMES = ("cat", "dog", "bird")
 FAST = MonitorSettings(reference=60, window=40, most_per_s=1e6)
@@ -303,3 +306,59 @@ def test_many_threads_lose_no_image() -> None:
 def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(UsageError, match="out of range"):
         MonitorSettings(**{name: value})
+
+
+def rewritten(file: Path, **changes: object) -> None:
+    """Writes a state anew, with a digest that fits; a value of None removes its key."""
+    content = {**json.loads(file.read_bytes().partition(b"\n")[2]), **changes}
+    text = json.dumps({name: value for name, value in content.items() if value is not None})
+    file.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n")
+
+
+def test_a_state_of_another_version_is_unsupported_and_not_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "monitor.json"
+    made(file).save()
+    rewritten(file, version=4)
+    with pytest.raises(UnsupportedError, match="another version; expected 3; got 4"):
+        made(file)
+
+
+@pytest.mark.parametrize("cameras", [2, 4])
+def test_cameras_in_step_are_all_looked_at(cameras: int) -> None:
+    now, looked = [0.0], []
+    monitor, scene = Monitor("a/b", MonitorSettings(most_per_s=2.0), clock=lambda: now[0]), Scene()
+    for number in range(2000):
+        now[0] = number / (2.0 * cameras)
+        if monitor.observe(scene.image, scene.answer()):
+            looked.append(number % cameras)
+    shares = np.bincount(looked, minlength=cameras) / len(looked)
+    assert shares.min() > 0.5 / cameras
+
+
+def test_a_reference_that_is_thinned_keeps_all_cameras() -> None:
+    monitor, scene, tint = made(), Scene(), (np.array([10.0, 0, -10]), np.array([-10.0, 0, 10]))
+    number, cloud = 0, 0.0
+    while not monitor.report().is_learned and number < 20_000:
+        # Both see the same sky, which passes slowly; one is red, the other blue.
+        cloud = 0.95 * cloud + scene.draw.normal(0, 5)
+        pixels = scene.draw.normal(120 + cloud, 5, (16, 16, 3)) + tint[number % 2]
+        monitor.observe(pixels.clip(0, 255).astype(np.uint8), scene.answer())
+        number += 1
+    red, blue = (list(MEASURES).index(name) for name in ("red", "blue"))
+    assert monitor.report().spacing > 1
+    first = [one.numbers[red] > one.numbers[blue] for one in monitor._state.reference]
+    assert 0.25 < np.mean(first) < 0.75
+
+
+def test_a_slow_disk_holds_up_no_image(tmp_path: Path) -> None:
+    monitor, scene = made(tmp_path / "monitor.json"), Scene()
+    feed(monitor, scene, 5)
+    with monitor._writing:
+        saving = threading.Thread(target=monitor.save)
+        saving.start()
+        feed(monitor, scene, 5)
+        assert monitor.report().taken == 10
+        assert saving.is_alive()
+    saving.join()
+    # What is written is what is known when it is written.
+    assert made(tmp_path / "monitor.json").report().taken == 10

@@ -14,8 +14,10 @@ from typing import Any
 
 import httpx
 import numpy as np
+import onnx
 import pytest
 import simplejpeg
+from tests.digits import rewritten
 from tests.monitor.alerts.receivers import KEY, secret, webhook
 from tests.serve.attacked import wait_until
 from tests.serve.conftest import Served, serving_process
@@ -25,6 +27,8 @@ from tests.serve.test_recordings_server import figures as recording_figures
 from tests.serve.test_recordings_server import options as recording_options
 
 from shipsight.access import SERVER, EventKind, Grant
+from shipsight.model.bundle import open_bundle
+from shipsight.proof.embedding import find_embedding
 from shipsight.protect import PlainRequest, SealedFor
 
 pytestmark = pytest.mark.slow  # servers that start
@@ -202,6 +206,51 @@ def test_images_under_drift_are_recorded_where_the_policy_asks_for_them(
     assert [one["reasons"] for one in listed] == [["drift"]] * 3
 
 
+def test_a_bundle_that_knows_more_is_compared_by_more(
+    start: Callable[..., Served], digits_bundle: Path, scenes: Scenes, tmp_path: Path
+) -> None:
+    opened = open_bundle(digits_bundle)
+    (reference,) = (one.name for one in opened.variants if one.is_reference)
+    tensor = find_embedding(onnx.load(digits_bundle / "variants" / reference / "model.onnx").graph)
+    # As if half of 200 predictions had been right.
+    counted = {"edges": [0.25, 0.6, 1.0], "found": [[2, 2]] * 50, "right": [[1, 1]] * 50}
+    more = {
+        "proof/training-stats.json": json.dumps({"embedding": {"tensor": tensor}}).encode(),
+        "proof/calibration.json": json.dumps({reference: counted}).encode(),
+    }
+    bundle = rewritten(digits_bundle, tmp_path / "more.bundle", with_files=more)
+    served = start(bundle, *QUICK, "--state", tmp_path / "state", "--drift-embeddings")
+    try:
+        send(served, scenes[: REFERENCE + WINDOW])
+        told = wait_for(served, "windows", 1)
+        assert "embedding" in {one["feature"] for one in told["features"]}
+        assert told["not_estimated"] is None
+        assert told["precision"]["measured"] == 0.5
+        assert told["precision"]["low"] <= told["precision"]["value"] <= told["precision"]["high"]
+        subject = f"digits:1/{told['variant']}"
+        known = figures(served)
+        assert known[f'shipsight_monitor_precision{{bound="measured",subject="{subject}"}}'] == 0.5
+        assert (
+            known[f'shipsight_drift_firing{{severity="warning",signal="accuracy-precision",subject="{subject}"}}'] == 0
+        )
+        # Asked for less, it begins anew: what it learned had more.
+        served.stop()
+        served = start(bundle, *QUICK, "--state", tmp_path / "state")
+        send(served, scenes[:3])
+        assert wait_for(served, "taken", 3)["reference"] == 3
+    finally:
+        served.stop()
+
+
+def test_a_bundle_that_knows_nothing_says_so(begin: Callable[..., Served], scenes: Scenes) -> None:
+    served = begin("--drift-embeddings")
+    send(served, scenes[: REFERENCE + WINDOW])
+    told = wait_for(served, "windows", 1)
+    assert "embedding" not in {one["feature"] for one in told["features"]}
+    assert told["precision"] is None
+    assert "the bundle holds none" in told["not_estimated"]
+
+
 def test_sealed_images_are_not_looked_at(begin: Callable[..., Served], scenes: Scenes) -> None:
     served = begin()
     body = json.dumps({"images": [base64.b64encode(scenes[0]).decode()]}).encode()
@@ -291,6 +340,7 @@ def test_looking_and_forgetting_take_rights_and_forgetting_is_on_record(
         (("--drift-reference", 10_000), "--drift-reference"),
         (("--drift-per-second", -1), "--drift-per-second"),
         (("--drift-per-second", 0, "--alerts", "alerts.yaml"), "--alerts"),
+        (("--drift-per-second", 0, "--drift-embeddings"), "--drift-embeddings"),
         (("--alerts", "no-such.yaml"), "no-such.yaml"),
     ],
 )

@@ -19,6 +19,8 @@ from shipsight.build.proving import Proof
 from shipsight.build.report import ReportData, render_model_card, render_report, render_sbom
 from shipsight.build.result import BuildResult
 from shipsight.model.bundle import write_bundle
+from shipsight.proof.calibration import PLACE as CALIBRATION_PLACE
+from shipsight.proof.calibration import calibrate
 
 __all__ = ["write"]
 
@@ -44,6 +46,7 @@ def write(
         "proof/parity.json": proof.parity,
         "proof/training-stats.json": proof.training_stats,
         "proof/environment.json": proof.environment,
+        CALIBRATION_PLACE: _calibrations(measured),
     }
     files: dict[str, bytes] = {name: _to_json(value) for name, value in documents.items()}
     files |= proof.files
@@ -136,6 +139,22 @@ def _measurements(job: Job, measured: Sequence[Measured]) -> dict[str, Any]:
         "threads": job.options.threads,
         "variants": {one.result.variant.name: {**dict(one.result.speed), **one.result.to_dict()} for one in measured},
     }
+
+
+def _calibrations(measured: Sequence[Measured]) -> dict[str, Any]:
+    """Returns how often each shipped variant was right at which score; none of a classifier, or where too little was predicted."""
+    found = {}
+    for one in measured:
+        accuracy = one.accuracy
+        if not one.result.kept or accuracy is None or accuracy.table is None or accuracy.best_confidence is None:
+            continue
+        table = accuracy.table
+        counted = ~table.ignored[0]
+        image, scores, right = (part[counted] for part in (table.image, table.scores, table.matched[0]))
+        made = calibrate(image, scores, right, images=accuracy.image_count, conf=accuracy.best_confidence)
+        if made is not None:
+            found[one.result.variant.name] = made.to_dict()
+    return found
 
 
 def _guard_steps(measured: Sequence[Measured]) -> list[Mapping[str, Any]]:

@@ -200,6 +200,13 @@ def serve_command(
     drift_per_second: Annotated[
         float, typer.Option(help="Images a second of each variant that are looked at for drift, at most; 0 for none.")
     ] = 2.0,
+    drift_embeddings: Annotated[
+        bool,
+        typer.Option(
+            "--drift-embeddings",
+            help="Compare the model's own view of images as well; costs a run of half the model for each.",
+        ),
+    ] = False,
     alerts: Annotated[Path | None, typer.Option(help="Alert settings: who is told of drift; default: nobody.")] = None,
     hang_seconds: Annotated[
         float, typer.Option(help="Seconds without a sign of life after which the serving process is restarted.")
@@ -307,7 +314,9 @@ def serve_command(
             port=port,
         ),
         recording=read_recording(record_policy, recordings, recordings_key),
-        monitoring=MonitoringOptions(drift_reference, drift_window, drift_per_second, checked_alerts(alerts)),
+        monitoring=MonitoringOptions(
+            drift_reference, drift_window, drift_per_second, checked_alerts(alerts), drift_embeddings
+        ),
         tls=TlsSettings.of(tls_cert, tls_key, tls_client_ca, tls_client),
         steps=StepSettings(tuple(map(parse_steps, steps or ())), workers=step_workers, timeout_s=step_seconds),
     )

@@ -13,14 +13,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shipsight.monitor.drift import Drift, MonitorSettings
+    from shipsight.monitor.drift import Drift, Estimate, MonitorSettings
     from shipsight.monitor.signal import Signal
     from shipsight.monitor.watching import Monitor, MonitorReport, Phase
 
-__all__ = ["Drift", "Monitor", "MonitorReport", "MonitorSettings", "Phase", "Signal"]
+__all__ = ["Drift", "Estimate", "Monitor", "MonitorReport", "MonitorSettings", "Phase", "Signal"]
 
 _HOMES = {
     "Drift": "drift",
+    "Estimate": "drift",
     "MonitorSettings": "drift",
     "Signal": "signal",
     "Monitor": "watching",

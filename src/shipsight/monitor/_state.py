@@ -12,17 +12,17 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from shipsight.errors import CorruptError, UnsupportedError, UsageError
-from shipsight.monitor.drift import Drift, MonitorSettings
+from shipsight.monitor.drift import Drift, Estimate, MonitorSettings
 from shipsight.monitor.features import Observation
 
 __all__ = ["State", "read_state", "write_state"]
 
-_VERSION = 2
+_VERSION = 3
 _REMEDY = "Take the file from a backup, or delete it: the monitor then learns anew"
 
 
@@ -34,27 +34,33 @@ class State:
         seen: images told of.
         taken: looked at.
         unreadable: of them, not measured.
-        step: every how many-th is taken.
-        turn: how many were passed over since one was taken.
+        step: how many images apart those that are taken are, at least.
+        passing: how many are passed over before the next is taken.
         is_learned: whether the reference is complete.
         reference: images in it, in order.
         window: images in the window being filled.
         windows: compared so far.
         drifts: of the latest.
-        trends: buckets of each number (`Trends.kept`).
+        trends: what is known of each number (`Trends.kept`).
+        estimate: precision of the latest window; None where it is not estimated.
     """
 
     seen: int = 0
     taken: int = 0
     unreadable: int = 0
     step: int = 1
-    turn: int = 0
+    passing: int = 0
     is_learned: bool = False
     reference: list[Observation] = field(default_factory=list)
     window: list[Observation] = field(default_factory=list)
     windows: int = 0
     drifts: tuple[Drift, ...] = ()
-    trends: Mapping[str, list[list[float]]] = field(default_factory=dict)
+    trends: Mapping[str, tuple[int, list[list[float]]]] = field(default_factory=dict)
+    estimate: Estimate | None = None
+
+    def copy(self) -> State:
+        """Returns a state that later images do not change."""
+        return replace(self, reference=list(self.reference), window=list(self.window))
 
 
 def write_state(path: Path, subject: str, settings: MonitorSettings, state: State) -> None:
@@ -113,10 +119,17 @@ def read_state(path: Path, subject: str, settings: MonitorSettings) -> State:
 
 
 def _state(content: dict[str, Any]) -> State:
-    reference, window = (
-        [Observation(tuple(one["numbers"]), tuple(one["counts"])) for one in content[name]]
-        for name in ("reference", "window")
-    )
-    plain = {name: content[name] for name in ("seen", "taken", "unreadable", "step", "turn", "is_learned", "windows")}
+    reference, window = ([_observation(one) for one in content[name]] for name in ("reference", "window"))
+    plain = {
+        name: content[name] for name in ("seen", "taken", "unreadable", "step", "passing", "is_learned", "windows")
+    }
     drifts = tuple(Drift(**one) for one in content["drifts"])
-    return State(**plain, reference=reference, window=window, drifts=drifts, trends=content["trends"])
+    estimate = None if content["estimate"] is None else Estimate(**content["estimate"])
+    return State(
+        **plain, reference=reference, window=window, drifts=drifts, trends=content["trends"], estimate=estimate
+    )
+
+
+def _observation(told: dict[str, Any]) -> Observation:
+    scores, embedding = (None if told[name] is None else tuple(told[name]) for name in ("scores", "embedding"))
+    return Observation(tuple(told["numbers"]), tuple(told["counts"]), scores, embedding)

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shipsight.monitor.drift import Drift
-from shipsight.monitor.features import ANSWERS, CLASSES
+from shipsight.monitor.drift import Drift, Estimate
+from shipsight.monitor.features import ANSWERS, CLASSES, EMBEDDING
 from shipsight.monitor.signal import Signal
 
-__all__ = ["tell", "tell_trend"]
+__all__ = ["tell", "tell_estimate", "tell_trend"]
 
 _REMEDIES: Mapping[str, str] = {
     "brightness": "Look at light and exposure of the camera.",
@@ -18,6 +18,8 @@ _REMEDIES: Mapping[str, str] = {
     "noise": "Look at gain and light.",
     "width": "Look whether the camera or its stream was changed.",
     "height": "Look whether the camera or its stream was changed.",
+    "embedding": "Look at recorded samples: the model sees other things in images, or sees them otherwise. Label some, and measure: "
+    "`shipsight doctor accuracy BUNDLE --images DIR --labels`.",
     "aspect": "Look whether the camera was turned, or images are stretched.",
 }
 _COLOURS = "Look at white balance and light."
@@ -37,6 +39,9 @@ def tell(drift: Drift, subject: str, least: float, error: float) -> Signal:
     if drift.feature == CLASSES:
         moved = f"most: {drift.here}, {drift.before}"
         what = "The mix of classes is another than in the reference."
+    elif drift.feature == EMBEDDING:
+        moved = f"median distance from the middle of the reference {drift.here:.4g}, {drift.before:.4g} in it"
+        what = "The model sees something else in images than in the reference."
     else:
         moved = f"median {drift.here:.4g}, {drift.before:.4g} in the reference"
         thing = "Answers differ" if drift.feature in ANSWERS else "Images differ"
@@ -87,3 +92,24 @@ def _chance(drift: Drift) -> str:
 
 def _remedy(feature: str) -> str:
     return _REMEDIES.get(feature, _OTHERS if feature in (*ANSWERS, CLASSES) else _COLOURS)
+
+
+def tell_estimate(estimate: Estimate, subject: str) -> Signal:
+    """Returns the signal of the precision that scores promise.
+
+    Args:
+        estimate: of the latest window.
+        subject: model/variant.
+    """
+    return Signal(
+        name="accuracy-precision",
+        severity="warning",
+        what="Scores promise a lower precision than was measured on labelled images.",
+        evidence=f"estimated {estimate.value:.3f} (95 % interval {estimate.low:.3f} to {estimate.high:.3f}), {estimate.measured:.3f} measured at "
+        f"the build; {estimate.predictions} predictions from {estimate.conf:.3f} on in {estimate.images} images, no labels",
+        remedy=_OTHERS,
+        is_firing=estimate.is_alarm,
+        value=estimate.value,
+        threshold=estimate.measured,
+        subject=subject,
+    )

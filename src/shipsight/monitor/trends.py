@@ -26,7 +26,8 @@ _CUT = 0.05
 """Chance of letting values go where nothing changed. That alone alarms nobody: it costs certainty, as too cautious a cut costs time."""
 LEAST_IMAGES = 30
 """From here on the mean of ranks is normal enough."""
-Kept = Mapping[str, list[list[float]]]
+Kept = Mapping[str, tuple[int, list[list[float]]]]
+"""Feature -> values since the last look, and the buckets."""
 
 
 class Trends:
@@ -43,10 +44,10 @@ class Trends:
     ) -> None:
         self._settings = settings
         self._sorted = {name: np.sort(values) for name, values in reference.items()}
-        self._windows = {name: self._window((kept or {}).get(name, [])) for name in self._sorted}
+        self._windows = {name: self._window(*(kept or {}).get(name, (0, []))) for name in self._sorted}
 
-    def _window(self, rows: list[list[float]]) -> AdaptiveWindow:
-        return AdaptiveWindow(_CUT, [(int(count), total, squares) for count, total, squares in rows])
+    def _window(self, unseen: int, rows: list[list[float]]) -> AdaptiveWindow:
+        return AdaptiveWindow(_CUT, [(int(count), total, squares) for count, total, squares in rows], unseen)
 
     def add(self, values: Mapping[str, float]) -> None:
         """Takes the numbers of an image that is news."""
@@ -76,6 +77,6 @@ class Trends:
         shares = counts / len(ordered)
         return float((1 - (shares**3).sum()) / 12)
 
-    def kept(self) -> dict[str, list[list[float]]]:
+    def kept(self) -> dict[str, tuple[int, list[list[float]]]]:
         """Returns the windows as plain numbers."""
-        return {name: [list(one) for one in window.buckets] for name, window in self._windows.items()}
+        return {name: (window.unseen, [list(one) for one in window.buckets]) for name, window in self._windows.items()}

@@ -16,8 +16,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -27,19 +27,22 @@ from numpy.typing import NDArray
 from shipsight.errors import ShipsightError, UsageError
 from shipsight.model import ImagePredictions
 from shipsight.monitor._state import State, read_state, write_state
-from shipsight.monitor.drift import Drift, MonitorSettings
-from shipsight.monitor.features import CLASSES, Observation, columns, observe
+from shipsight.monitor.accuracy import LEAST_PREDICTIONS, estimate
+from shipsight.monitor.drift import Drift, Estimate, MonitorSettings
+from shipsight.monitor.features import CLASSES, EMBEDDING, Observation, columns, leading, numbers, observe
 from shipsight.monitor.permuting import Comparison, class_shift, compare, spacing
 from shipsight.monitor.signal import Signal
-from shipsight.monitor.telling import tell, tell_trend
+from shipsight.monitor.spreading import gap, places, share
+from shipsight.monitor.telling import tell, tell_estimate, tell_trend
 from shipsight.monitor.trends import Trends
+from shipsight.proof.calibration import Calibration
 
 __all__ = ["Monitor", "MonitorReport", "Phase"]
 
 Pixels = NDArray[np.uint8]
 _log = logging.getLogger("shipsight.monitor")
 _MOST_KEPT = 20
-"""References' worth of images that are looked at for one reference before only every second one is taken."""
+"""References' worth of images that are looked at for one reference before fewer are taken."""
 
 
 class Phase(StrEnum):
@@ -65,11 +68,13 @@ class MonitorReport:
         unreadable: of them, those that could not be measured.
         reference: images in the reference, or so far.
         window: images in the window that is being filled.
-        spacing: every how many-th looked at counts, so that each is news.
+        spacing: how many images that are looked at apart those that count are, at least, so that each is news.
         windows: that were compared.
         is_kept: whether the state file holds all of this up to the latest comparison, where there is one.
         drifts: every feature in the latest comparison, the likeliest first; empty before one.
         trends: every number since it last changed, the likeliest first; empty before enough images.
+        accuracy: precision of the latest window, from its scores; None where it is not estimated.
+        not_estimated: why; None where it is.
     """
 
     subject: str
@@ -84,6 +89,8 @@ class MonitorReport:
     is_kept: bool = True
     drifts: tuple[Drift, ...] = ()
     trends: tuple[Drift, ...] = ()
+    accuracy: Estimate | None = None
+    not_estimated: str | None = None
 
     @property
     def is_learned(self) -> bool:
@@ -106,6 +113,9 @@ class Monitor:
         state_file: where the numbers are kept over restarts: read where it exists, written when the reference is complete,
             after every comparison and by `save`; None keeps them in memory.
         clock: monotonic seconds.
+        calibration: of the variant, from its bundle (`proof.calibration_of`): with it the precision of each window is estimated.
+        embed: gives the model's own view of an image, (H, W, 3) uint8 RGB -> (d,) (`proof.open_embedding`); called for images that are
+            looked at. With it the vectors are compared as well.
 
     Raises:
         CorruptError: the state file is damaged.
@@ -117,9 +127,12 @@ class Monitor:
     settings: MonitorSettings = field(default_factory=MonitorSettings)
     state_file: Path | None = None
     clock: Callable[[], float] = time.monotonic
+    calibration: Calibration | None = None
+    embed: Callable[[Pixels], NDArray[np.float64]] | None = None
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._due_s = -float("inf")
         self._state = State()
         self._names: tuple[str, ...] = ()
@@ -132,8 +145,7 @@ class Monitor:
         """Returns the trends, with what is known of them; None while the reference is not complete."""
         if not self._state.is_learned:
             return None
-        numbers = {name: values for name, values in columns(self._state.reference).items() if name != CLASSES}
-        return Trends(numbers, self.settings, self._state.trends)
+        return Trends(numbers(columns(self._state.reference)), self.settings, self._state.trends)
 
     def observe(self, image: Pixels | Callable[[], Pixels], predictions: ImagePredictions) -> bool:
         """Takes notice of an image and its answer; nearly free where it is not its turn.
@@ -146,20 +158,22 @@ class Monitor:
             Whether it was looked at.
 
         Raises:
-            UsageError: the answer is of a model with another number of classes.
+            UsageError: the answer is of a model with another number of classes, or the vector of another size.
         """
         with self._lock:
             self._state.seen += 1
             now = self.clock()
             if now < self._due_s:
                 return False
-            self._due_s = max(self._due_s + 1 / self.settings.most_per_s, now)
-            self._state.turn = (self._state.turn + 1) % self._state.step
-            if self._state.turn:
+            self._due_s = max(self._due_s + (0.5 + share(self._state.seen)) / self.settings.most_per_s, now)
+            if self._state.passing:
+                self._state.passing -= 1
                 return False
             self._state.taken += 1
+            self._state.passing = gap(self._state.step, self._state.taken) - 1
         try:
-            one = observe(image() if callable(image) else image, predictions)
+            conf = None if self.calibration is None else self.calibration.conf
+            one = observe(image() if callable(image) else image, predictions, conf=conf, embed=self.embed)
         except ShipsightError:
             with self._lock:
                 self._state.unreadable += 1
@@ -180,17 +194,26 @@ class Monitor:
         with self._lock:
             state = self._state
             self._names = names
-            if state.reference and len(state.reference[0].counts) != len(one.counts):
+            known = state.reference[0] if state.reference else one
+            if len(known.counts) != len(one.counts):
                 raise UsageError(
                     "a monitor watches one model",
                     where=self.subject,
-                    expected=f"{len(state.reference[0].counts)} classes",
+                    expected=f"{len(known.counts)} classes",
                     got=len(one.counts),
                     hint="Give each model a monitor of its own",
                 )
+            if known.embedding and one.embedding and len(known.embedding) != len(one.embedding):
+                raise UsageError(
+                    "a monitor takes vectors of one size",
+                    where=self.subject,
+                    expected=len(known.embedding),
+                    got=len(one.embedding),
+                    hint="Call `forget()` after a change that was meant",
+                )
             window: list[Observation] = []
             if self._trends is not None:
-                self._trends.add({name: float(values[0]) for name, values in columns([one]).items() if name != CLASSES})
+                self._trends.add({name: float(values[0]) for name, values in numbers(columns([one])).items()})
                 state.window.append(one)
                 if len(state.window) < self.settings.window:
                     return
@@ -202,10 +225,17 @@ class Monitor:
             reference, number = list(state.reference), state.windows
         if window:
             # Outside the lock: others go on meanwhile.
-            found = compare(columns(reference), columns(window), seed=number)
+            before, here = columns(reference), columns(window)
+            if not (EMBEDDING in before and EMBEDDING in here):
+                # Learned, or begun, without.
+                before.pop(EMBEDDING, None)
+                here.pop(EMBEDDING, None)
+            found = compare(before, here, vectors=(EMBEDDING,), seed=number)
+            guess = self._estimate(window, number)
             with self._lock:
                 state.windows += 1
-                state.drifts = self._judge(found, reference, window)
+                state.drifts = self._judge(found, before, here)
+                state.estimate = guess
         self._keep()
 
     def _keep(self) -> None:
@@ -219,32 +249,46 @@ class Monitor:
     def _learn(self, one: Observation) -> bool:
         """Adds to the reference; returns whether it now holds enough images that are news to each other. Holds the lock."""
         state, wanted = self._state, self.settings.reference
-        state.reference.append(one)
+        state.reference.append(replace(one, scores=None))
         if len(state.reference) % wanted:
             return False
-        apart = spacing(columns(state.reference))
-        if len(state.reference) >= apart * wanted:
-            state.reference = state.reference[::apart][:wanted]
-            state.step *= apart
+        apart = spacing(leading(columns(state.reference)))
+        kept, fewer = places(apart, len(state.reference)), apart
+        if len(kept) >= wanted:
+            kept = kept[:wanted]
             state.is_learned = True
         elif len(state.reference) >= _MOST_KEPT * wanted:
-            state.reference = state.reference[::2]
-            state.step *= 2
+            kept, fewer = places(2, len(state.reference)), 2
+        else:
+            return False
+        state.reference = [state.reference[place] for place in kept]
+        state.step *= fewer
+        state.passing = state.step - 1
         return state.is_learned
 
     def _judge(
-        self, found: dict[str, Comparison], reference: list[Observation], window: list[Observation]
+        self,
+        found: Mapping[str, Comparison],
+        before: Mapping[str, NDArray[np.float64]],
+        here: Mapping[str, NDArray[np.float64]],
     ) -> tuple[Drift, ...]:
-        before, here = columns(reference), columns(window)
         drifts = []
         for name, one in found.items():
             least = self.settings.least_class_effect if name == CLASSES else self.settings.least_effect
             is_alarm = one.p_family <= self.settings.error and one.effect >= least
-            shown = _show_classes(before[name], here[name], self._names) if name == CLASSES else None
-            medians = (float(np.median(here[name])), float(np.median(before[name])))
-            here_value, before_value = shown or medians
-            drifts.append(Drift(name, one.effect, one.p_family, is_alarm, here_value, before_value, len(window)))
+            now, then = self._show(name, before[name], here[name])
+            drifts.append(Drift(name, one.effect, one.p_family, is_alarm, now, then, len(here[name])))
         return tuple(sorted(drifts, key=lambda one: (not one.is_alarm, one.p_family, -one.effect)))
+
+    def _show(
+        self, name: str, before: NDArray[np.float64], here: NDArray[np.float64]
+    ) -> tuple[float, float] | tuple[str, str]:
+        if name == CLASSES:
+            return _show_classes(before, here, self._names)
+        if name == EMBEDDING:
+            middle = before.mean(axis=0)
+            before, here = (np.linalg.norm(side - middle, axis=1) for side in (before, here))
+        return float(np.median(here)), float(np.median(before))
 
     def report(self) -> MonitorReport:
         """Returns how things stand."""
@@ -264,10 +308,12 @@ class Monitor:
                 is_kept=self._is_kept,
                 drifts=state.drifts,
                 trends=() if self._trends is None else self._trends.found(),
+                accuracy=state.estimate,
+                not_estimated=None if state.estimate is not None else self._why_not(state),
             )
 
     def signals(self) -> list[Signal]:
-        """Returns what `alerts` is told: one for every feature, and for every trend; none before a window was compared."""
+        """Returns what `alerts` is told: one for every feature and trend, and for the precision where it is estimated; none before a window was compared."""
         report = self.report()
         if not report.windows:
             return []
@@ -275,10 +321,26 @@ class Monitor:
         trends = [
             tell_trend(one, self.subject, self.settings.least_trend, self.settings.error) for one in report.trends
         ]
-        return [*windows, *trends]
+        accuracy = [] if report.accuracy is None else [tell_estimate(report.accuracy, self.subject)]
+        return [*windows, *trends, *accuracy]
 
     def _least(self, feature: str) -> float:
         return self.settings.least_class_effect if feature == CLASSES else self.settings.least_effect
+
+    def _estimate(self, window: list[Observation], seed: int) -> Estimate | None:
+        # A window may have begun before there was a calibration.
+        scores = [one.scores for one in window if one.scores is not None]
+        if self.calibration is None or not scores:
+            return None
+        return estimate(self.calibration, scores, seed=seed)
+
+    def _why_not(self, state: State) -> str:
+        if self.calibration is None:
+            return "no calibration was given: the bundle holds none for this variant"
+        if not state.windows:
+            return "no window was compared"
+        least, conf = LEAST_PREDICTIONS, self.calibration.conf
+        return f"the latest window holds fewer than {least} predictions of a score of {conf:.3f} and more"
 
     def forget(self) -> None:
         """Begins anew: what comes now becomes the reference. For after a change that was meant."""
@@ -294,10 +356,12 @@ class Monitor:
         """
         if self.state_file is None:
             return
-        with self._lock:
-            if self._trends is not None:
-                self._state.trends = self._trends.kept()
-            write_state(self.state_file, self.subject, self.settings, self._state)
+        # The disk holds up other writers alone; what is written last was known last.
+        with self._writing:
+            with self._lock:
+                kept = self._state.copy()
+                kept.trends = {} if self._trends is None else self._trends.kept()
+            write_state(self.state_file, self.subject, self.settings, kept)
             self._is_kept = True
 
 

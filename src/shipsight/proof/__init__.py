@@ -7,6 +7,8 @@ accuracy and speed (`build.measure`). Importing this loads neither a runtime nor
 """
 
 from shipsight.proof.answers import Answer, ask
+from shipsight.proof.calibration import Calibration, calibrate, calibration_of
+from shipsight.proof.embedding import Embed, open_embedding
 from shipsight.proof.environment import cpu_class, describe_environment
 from shipsight.proof.golden import (
     GoldenFiles,
@@ -28,6 +30,8 @@ from shipsight.proof.subject import Subject
 __all__ = [
     "GATES",
     "Answer",
+    "Calibration",
+    "Embed",
     "GoldenFiles",
     "GoldenInput",
     "GoldenSet",
@@ -42,6 +46,8 @@ __all__ = [
     "TrainingImage",
     "VariantRecording",
     "ask",
+    "calibrate",
+    "calibration_of",
     "check_preparation",
     "choose_golden",
     "collect_statistics",
@@ -51,6 +57,7 @@ __all__ = [
     "describe_environment",
     "golden_files",
     "make_scene",
+    "open_embedding",
     "record",
     "record_variant",
     "replay",

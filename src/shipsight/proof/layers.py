@@ -151,13 +151,19 @@ def compare_layers(
     return rows
 
 
-def read_tensors(model_onnx: bytes, names: Sequence[str]) -> Run:
+def read_tensors(model_onnx: bytes, names: Sequence[str], *, threads: int = 2, is_cut: bool = False) -> Run:
     """Opens a graph in ONNX Runtime so that it gives the named tensors, as float32.
+
+    Args:
+        model_onnx: the model.
+        names: of tensors.
+        threads: that compute.
+        is_cut: whether only what leads to them is run.
 
     Raises:
         MissingDependencyError: `onnx` or ONNX Runtime is not installed.
     """
-    return _open_onnx(model_onnx, list(names))
+    return _open_onnx(model_onnx, list(names), threads, is_cut=is_cut)
 
 
 def _tensor_names(files: Mapping[str, bytes], variant: Variant) -> frozenset[str]:
@@ -182,14 +188,16 @@ def _open(files: Mapping[str, bytes], variant: Variant, names: list[str]) -> Run
     return _open_onnx(files[variant.files[0]], names)
 
 
-def _open_onnx(model_onnx: bytes, names: list[str]) -> Run:
+def _open_onnx(model_onnx: bytes, names: list[str], threads: int = 2, *, is_cut: bool = False) -> Run:
     onnx, runtime = import_onnx(), import_onnxruntime()
     model = onnx.load_from_string(model_onnx)
+    if is_cut:
+        del model.graph.output[:]
     present = {output.name for output in model.graph.output}
     # an entry without a type: the runtime takes the one that it infers
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = 2
+    options.intra_op_num_threads = threads
     session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     input_name = session.get_inputs()[0].name
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shipsight.model import Card, OutputForm, TensorLayout
+from shipsight.proof.embedding import find_embedding, pool
 from shipsight.proof.image_measures import MEASURES, estimate_jpeg_quality, measure_image
 from shipsight.proof.layers import import_onnx, read_tensors
 from shipsight.proof.subject import views
@@ -26,9 +27,6 @@ __all__ = ["Features", "Seen", "StatisticsCollector", "TrainingImage", "collect_
 
 _BINS = 24
 _QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-_DIMENSIONS = 64
-_UPSAMPLING = frozenset({"Resize", "Upsample"})
-_POOLING = frozenset({"GlobalAveragePool", "ReduceMean"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +62,7 @@ class Seen:
 
 
 class Features:
-    """The model's own view of an image: its last backbone feature map, pooled, and its outputs.
-
-    The vector is the mean over positions of the last feature map before the first upsampling (before the pooling of a
-    classifier), projected to 64 dimensions by a fixed matrix of +1 and -1 where it has more. Needs `onnx`.
+    """The model's own view of an image: its last backbone feature map, pooled (`embedding`), and its outputs. Needs `onnx`.
 
     Args:
         reference_onnx: the float reference, float input, raw outputs.
@@ -95,28 +90,7 @@ class Features:
         prepared, geometry = prepare(image_rgb, self._card.input)
         tensor = to_tensor(prepared, self._card.input, TensorLayout.FLOAT_NCHW)
         found = self._run(tensor)
-        feature = found[self.tensor][0]
-        pooled = feature.reshape(feature.shape[0], -1).astype(np.float64).mean(axis=1)
-        return Seen(_project(pooled), {name: found[name] for name in self._outputs}, geometry, tensor)
-
-
-def find_embedding(graph: Any) -> str:  # noqa: ANN401 - an ONNX graph, without types
-    """Returns the name of the last backbone feature map of an ONNX graph."""
-    convolved = ""
-    for node in graph.node:
-        if node.op_type in _UPSAMPLING or (node.op_type in _POOLING and convolved):
-            return str(node.input[0])
-        if node.op_type == "Conv":
-            convolved = str(node.output[0])
-    return convolved
-
-
-def _project(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    if len(vector) <= _DIMENSIONS:
-        return vector
-    signs = np.random.RandomState(0).randint(0, 2, size=(_DIMENSIONS, len(vector))) * 2 - 1
-    projected: NDArray[np.float64] = signs @ vector / np.sqrt(len(vector))
-    return projected
+        return Seen(pool(found[self.tensor][0]), {name: found[name] for name in self._outputs}, geometry, tensor)
 
 
 @dataclass(eq=False)

@@ -409,6 +409,19 @@ class Models:
             raise NotFoundError(what, where=name[:100], expected=", ".join(known) or None, got=version)
         return [self.repository.find(name, version).path]
 
+    def note_read(self, bundle: Bundle, model: str, variants: Sequence[str]) -> None:
+        """Tells that files of a model's variants are about to be opened for other uses than answering.
+
+        Args:
+            bundle: that holds them.
+            model: name that it is served under.
+            variants: names of what is opened.
+
+        Raises:
+            AuditError: it cannot be recorded; then it must not be done.
+        """
+        self._events.reads(bundle, model, variants, SERVER)
+
     def _variants(self, bundle: Bundle) -> Sequence[str]:
         default = bundle.default_variant.name
         if self._settings.variants == ("all",):

@@ -50,7 +50,16 @@ class MonitorMetrics(Collector):
         for key, report, is_kept in reports:
             learned.add_metric([str(key)], float(report.is_learned))
             kept.add_metric([str(key)], float(is_kept))
-        yield from (learned, kept)
+        precision = GaugeMetricFamily(
+            "shipsight_monitor_precision",
+            "Precision of the latest window, estimated from its scores: the value, its 95 % interval, and what was measured at the build.",
+            labels=["subject", "bound"],
+        )
+        for key, report, _ in reports:
+            if report.accuracy is not None:
+                for bound in ("value", "low", "high", "measured"):
+                    precision.add_metric([str(key), bound], getattr(report.accuracy, bound))
+        yield from (learned, kept, precision)
         yield from _families(signal_samples(self._monitors.signals()))
         if self._monitors.alerts is not None:
             yield from _families(alert_samples(self._monitors.alerts.state))

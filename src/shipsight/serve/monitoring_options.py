@@ -23,18 +23,26 @@ class MonitoringOptions:
         window: images of one comparison.
         per_second: images that each monitor looks at a second, at most; 0 for none: then nobody looks for drift.
         alerts: file of alert settings, None where nobody is told.
+        embeddings: whether the model's own view of images is compared as well.
     """
 
     reference: int = 300
     window: int = 100
     per_second: float = 2.0
     alerts: Path | None = None
+    embeddings: bool = False
 
     def __post_init__(self) -> None:
         if self.per_second == 0:
             if self.alerts is not None:
                 raise UsageError(
                     "alerts need somebody who looks", where="--alerts", expected="--drift-per-second above 0"
+                )
+            if self.embeddings:
+                raise UsageError(
+                    "embeddings are compared by who looks for drift",
+                    where="--drift-embeddings",
+                    expected="--drift-per-second above 0",
                 )
             return
         try:

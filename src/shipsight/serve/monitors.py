@@ -18,20 +18,23 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from shipsight.errors import NotFoundError, ShipsightError
+from shipsight.model.bundle import open_bundle
 from shipsight.monitor.answered import Answered
 from shipsight.monitor.drift import MonitorSettings
 from shipsight.serve.logs import fields
-from shipsight.serve.models import Models
+from shipsight.serve.models import Models, ServedModel
 from shipsight.serve.options import ServeOptions
 from shipsight.serve.watching import Watcher, Watching
 
 if TYPE_CHECKING:
     from shipsight.monitor import Monitor, MonitorReport, Signal
     from shipsight.monitor.alerts import Alerts
+    from shipsight.proof import Calibration, Embed
 
 __all__ = ["Monitors", "Subject", "open_monitors"]
 
@@ -76,10 +79,20 @@ class Monitors:
         folder: where their numbers are kept; made where it is missing.
         models: in service.
         now: tells the time, UTC.
+        with_embeddings: whether models' own views of images are compared as well.
     """
 
-    def __init__(self, settings: MonitorSettings, folder: Path, models: Models, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        settings: MonitorSettings,
+        folder: Path,
+        models: Models,
+        *,
+        now: Callable[[], datetime],
+        with_embeddings: bool = False,
+    ) -> None:
         self._settings, self._models, self._now = settings, models, now
+        self._with_embeddings = with_embeddings
         self._lock = threading.Lock()
         self._watched: dict[tuple[str, str, str], _Watched] = {}
         self._drifting: frozenset[str] = frozenset()
@@ -192,10 +205,21 @@ class Monitors:
 
     def _watch(self, key: Subject) -> _Watched | None:
         """Returns a new monitor; None where the model has left meanwhile."""
-        digests = [one.digest for one in self._models.all() if (one.name, one.version) == key[:2]]
-        if not digests:
+        from shipsight.monitor import Monitor
+
+        served = [one for one in self._models.all() if (one.name, one.version) == key[:2]]
+        if not served:
             return None
-        watched = _open(key, digests[0], self._settings, self._folder)
+        embed, calibration = self._knowledge(key, served[0])
+        # Another bundle or other settings are another reference; whoever goes back finds the one before.
+        told = json.dumps([*key, served[0].digest, asdict(self._settings), embed is not None])
+        watched = _open(
+            key,
+            served[0].digest,
+            told,
+            self._folder,
+            partial(Monitor, str(key), self._settings, calibration=calibration, embed=embed),
+        )
         with self._lock:
             gone = [one for one in self._watched if not any(one[:2] == (m.name, m.version) for m in self._models.all())]
             left = [(Subject(*one), self._watched.pop(one)) for one in gone]
@@ -204,6 +228,32 @@ class Monitors:
             _save(name, one)
         self._note_drift()
         return watched
+
+    def _knowledge(self, key: Subject, model: ServedModel) -> tuple[Embed | None, Calibration | None]:
+        """Returns what the bundle of a variant gives its monitor; what it does not give is left out, and logged."""
+        from shipsight.proof import calibration_of, open_embedding
+
+        try:
+            bundle = open_bundle(model.path)
+            if bundle.digest != model.digest:
+                raise NotFoundError("the bundle that answers is no longer there", where=str(model.path))
+            calibration = calibration_of(bundle, key.variant)
+            if not self._with_embeddings:
+                return None, calibration
+            self._models.note_read(bundle, key.model, [one.name for one in bundle.variants if one.is_reference])
+            embed = open_embedding(bundle)
+        except (ShipsightError, OSError) as error:
+            _log.error(
+                "drift is looked for without embeddings and precision: the bundle cannot be read",
+                extra=fields(code="monitor-without-bundle", subject=str(key), why=str(error)),
+            )
+            return None, None
+        if embed is None:
+            _log.warning(
+                "embeddings are not compared: the bundle has no statistics of them",
+                extra=fields(code="monitor-without-embeddings", subject=str(key)),
+            )
+        return embed, calibration
 
     def _note_drift(self) -> None:
         self._drifting = frozenset(key.model for key, report, _ in self.reports() if report.alarms)
@@ -249,16 +299,12 @@ def _open_folder(folder: Path) -> tuple[Path | None, int | None]:
     return folder, held
 
 
-def _open(key: Subject, digest: str, settings: MonitorSettings, folder: Path | None) -> _Watched:
-    from shipsight.monitor import Monitor
-
+def _open(key: Subject, digest: str, told: str, folder: Path | None, make: Callable[..., Monitor]) -> _Watched:
     if folder is not None:
-        # Another bundle or other settings are another reference; whoever goes back finds the one before.
-        told = json.dumps([*key, digest, asdict(settings)])
         readable = re.sub(r"[^A-Za-z0-9._-]", "_", key.model)[:60]
         file = folder / f"{readable}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
         try:
-            monitor = Monitor(str(key), settings, file)
+            monitor = make(state_file=file)
         except (ShipsightError, OSError) as error:
             _log.error(
                 "what was learned about drift cannot be read; it is learned anew and not kept",
@@ -266,7 +312,7 @@ def _open(key: Subject, digest: str, settings: MonitorSettings, folder: Path | N
             )
         else:
             return _Watched(monitor, digest, is_kept=True, told=monitor.windows)
-    return _Watched(Monitor(str(key), settings), digest, is_kept=False, told=0)
+    return _Watched(make(), digest, is_kept=False, told=0)
 
 
 def _save(key: Subject, watched: _Watched) -> None:
@@ -294,7 +340,7 @@ def open_monitors(
     folder = options.rollout.state_dir
     if not options.looks_for_drift or folder is None:
         return None
-    monitors = Monitors(wanted.settings, folder / "monitors", models, now=now)
+    monitors = Monitors(wanted.settings, folder / "monitors", models, now=now, with_embeddings=wanted.embeddings)
     if wanted.alerts is not None:
         from shipsight.monitor.alerts import Alerts, read_settings
 

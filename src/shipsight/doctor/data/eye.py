@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from shipsight.doctor.case import Case
 from shipsight.errors import MissingDependencyError
-from shipsight.model import ImagePredictions, OutputForm, TensorLayout, Variant
+from shipsight.model import ImagePredictions, OutputForm
 from shipsight.predictor import Predictor, load
+from shipsight.proof.embedding import is_plain
 from shipsight.proof.statistics import Features
 from shipsight.vision import PredictSettings, postprocess
 
@@ -68,7 +69,7 @@ class Eye:
         self._predictor: Predictor | None = None
         reference = next((one for one in case.bundle.variants if one.is_reference), case.variant)
         self._card = case.card.with_size(reference.size_hw)
-        if recorded_tensor is not None and _is_plain(reference):
+        if recorded_tensor is not None and is_plain(reference):
             data = case.bundle.variant_files(reference.name)
             try:
                 features = Features(next(one for name, one in data.items() if name.endswith(".onnx")), self._card)
@@ -104,12 +105,3 @@ class Eye:
         """Gives back what the engine holds."""
         if self._predictor is not None:
             self._predictor.close()
-
-
-def _is_plain(variant: Variant) -> bool:
-    return (
-        variant.engine == "onnxruntime"
-        and variant.layout is TensorLayout.FLOAT_NCHW
-        and variant.form is OutputForm.RAW
-        and any(name.endswith(".onnx") for name in variant.files)
-    )

@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from shipsight.access import Action, Event, EventKind, Outcome, Principal
 from shipsight.errors import NotFoundError
-from shipsight.monitor.drift import Drift
+from shipsight.monitor.drift import Drift, Estimate
 from shipsight.serve.http.access_fields import Field, read_fields, schema_of
 from shipsight.serve.http.admission import admit_again
 from shipsight.serve.http.answers import json_answer
@@ -63,6 +63,20 @@ _MONITOR = {
     "kept": _FLAG,
     "features": _FEATURES,
     "trends": _FEATURES,
+    "precision": {
+        "oneOf": [
+            _object(
+                {
+                    **dict.fromkeys(("value", "low", "high", "measured", "conf"), _SHARE),
+                    "images": _COUNT,
+                    "predictions": _COUNT,
+                    "alarm": _FLAG,
+                }
+            ),
+            {"type": "null"},
+        ]
+    },
+    "not_estimated": {"type": ["string", "null"]},
 }
 _REPORT = _object({"model": _TEXT, "drifting": _FLAG, "monitors": {"type": "array", "items": _object(_MONITOR)}})
 _FORGET = {"version": Field(is_required=False), "variant": Field(is_required=False)}
@@ -137,6 +151,8 @@ def _told(monitors: Monitors, model: str) -> dict[str, Any]:
                 "kept": is_kept,
                 "features": [_shown(one) for one in report.drifts],
                 "trends": [_shown(one) for one in report.trends],
+                "precision": None if report.accuracy is None else _precision(report.accuracy),
+                "not_estimated": report.not_estimated,
             }
         )
     return {"model": model, "drifting": monitors.is_drifting(model), "monitors": told}
@@ -152,3 +168,9 @@ def _shown(one: Drift) -> dict[str, Any]:
         "here": one.here,
         "images": one.images,
     }
+
+
+def _precision(one: Estimate) -> dict[str, Any]:
+    told = asdict(one)
+    told["alarm"] = told.pop("is_alarm")
+    return told
