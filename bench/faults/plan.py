@@ -30,6 +30,7 @@ from PIL import Image
 from faults import exports, photographs
 from faults.cost import MOST, Wrong
 from faults.pipeline import Model, Pipeline
+from shipsight.model.bundle import open_bundle
 
 __all__ = ["Costed", "Planted", "Scene", "faults", "healthy"]
 
@@ -526,7 +527,9 @@ class _Older:
         return _exported(self.make).wrong(scene, folder, seed)
 
     def serves(self, scene: Scene, folder: Path, seed: int) -> Path:
-        return exports.built(self.make(scene, folder / f"{scene.name}.onnx", seed), scene.some(seed, 8), folder)
+        # A server is asked for the model by its name.
+        name = open_bundle(scene.bundle).card.name
+        return exports.built(self.make(scene, folder / f"{name}.onnx", seed), scene.some(seed, 8), folder)
 
     def __call__(self, scene: Scene, folder: Path, seed: int) -> list[str]:
         return _given(_copied(scene.some(seed, 32), folder / "images"))

@@ -159,6 +159,16 @@ def test_server_of_another_bundle_is_told_though_it_agrees() -> None:
     ]
 
 
+def test_thresholds_are_not_read_off_another_model_that_is_known_to_answer() -> None:
+    made = evidence(8)
+    others = [one.pick(one.scores >= 0.1) for one in scene(9)]
+    seen = tuple(replace(one, suspect=other) for one, other in zip(made.seen, others, strict=True))
+    alike = replace(made, seen=seen)
+    assert findings(alike)[0].rule == "thresholds-differ"
+    found = findings(replace(alike, digest="a", suspect_digest="b"))[0]
+    assert (found.rule, found.severity) == ("stale-model", Severity.ERROR)
+
+
 def test_names_in_another_order_are_found_without_any_object() -> None:
     found = findings(evidence(11, suspect_names=(NAMES[1], NAMES[0], *NAMES[2:])))
     assert found[0].rule == "classes-permuted"

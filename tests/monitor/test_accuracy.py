@@ -131,7 +131,13 @@ def test_a_monitor_tells_it_after_each_window_and_over_restarts(tmp_path: Path) 
     told = next(one for one in monitor.signals() if one.name == "accuracy-precision")
     assert told.is_firing
     assert "no labels" in told.evidence
+    assert "images differ" not in told.evidence
     assert made().report().accuracy == report.accuracy
+    dark = made()
+    while dark.report().windows == 1:
+        dark.observe(np.full((48, 64, 3), 20, np.uint8), answer(world.images(1, top=0.5)[0][0]))
+    told = next(one for one in dark.signals() if one.name == "accuracy-precision")
+    assert "images differ from the reference, too" in told.evidence
     file.unlink()
     plain = made(None)
     feed(plain, 200, 1.0)

@@ -94,19 +94,21 @@ def _remedy(feature: str) -> str:
     return _REMEDIES.get(feature, _OTHERS if feature in (*ANSWERS, CLASSES) else _COLOURS)
 
 
-def tell_estimate(estimate: Estimate, subject: str) -> Signal:
+def tell_estimate(estimate: Estimate, subject: str, *, is_shifted: bool) -> Signal:
     """Returns the signal of the precision that scores promise.
 
     Args:
         estimate: of the latest window.
         subject: model/variant.
+        is_shifted: whether the images of that window differ from the reference.
     """
+    doubt = "; images differ from the reference, too: scores may no longer mean what they meant" if is_shifted else ""
     return Signal(
         name="accuracy-precision",
         severity="warning",
         what="Scores promise a lower precision than was measured on labelled images.",
         evidence=f"estimated {estimate.value:.3f} (95 % interval {estimate.low:.3f} to {estimate.high:.3f}), {estimate.measured:.3f} measured at "
-        f"the build; {estimate.predictions} predictions from {estimate.conf:.3f} on in {estimate.images} images, no labels",
+        f"the build; {estimate.predictions} predictions from {estimate.conf:.3f} on in {estimate.images} images, no labels{doubt}",
         remedy=_OTHERS,
         is_firing=estimate.is_alarm,
         value=estimate.value,

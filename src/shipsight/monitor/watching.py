@@ -29,7 +29,7 @@ from shipsight.model import ImagePredictions
 from shipsight.monitor._state import State, read_state, write_state
 from shipsight.monitor.accuracy import LEAST_PREDICTIONS, estimate
 from shipsight.monitor.drift import Drift, Estimate, MonitorSettings
-from shipsight.monitor.features import CLASSES, EMBEDDING, Observation, columns, leading, numbers, observe
+from shipsight.monitor.features import ANSWERS, CLASSES, EMBEDDING, Observation, columns, leading, numbers, observe
 from shipsight.monitor.permuting import Comparison, class_shift, compare, spacing
 from shipsight.monitor.signal import Signal
 from shipsight.monitor.spreading import gap, places, share
@@ -321,7 +321,9 @@ class Monitor:
         trends = [
             tell_trend(one, self.subject, self.settings.least_trend, self.settings.error) for one in report.trends
         ]
-        accuracy = [] if report.accuracy is None else [tell_estimate(report.accuracy, self.subject)]
+        is_shifted = any(one.is_alarm and one.feature not in (*ANSWERS, CLASSES) for one in report.drifts)
+        guess = report.accuracy
+        accuracy = [] if guess is None else [tell_estimate(guess, self.subject, is_shifted=is_shifted)]
         return [*windows, *trends, *accuracy]
 
     def _least(self, feature: str) -> float:

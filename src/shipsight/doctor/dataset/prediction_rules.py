@@ -250,9 +250,7 @@ class StaleModel(Rule[DatasetEvidence]):
     def look(self, evidence: DatasetEvidence) -> Iterable[Finding]:
         """Returns the finding, if any."""
         found = evidence.explained
-        is_other = (
-            bool(evidence.suspect_digest) and bool(evidence.digest) and evidence.suspect_digest != evidence.digest
-        )
+        is_other = _serves_another(evidence)
         stale = is_stale(evidence)
         if not stale and not is_other:
             return
@@ -283,9 +281,17 @@ class StaleModel(Rule[DatasetEvidence]):
 def is_stale(evidence: DatasetEvidence) -> bool:
     """Returns whether the suspect disagrees with the source by more than any precision does, whatever else was undone."""
     found = evidence.explained
-    if evidence.baked is not None or found.confident < 12:
+    if found.confident < 12:
+        return False
+    # Thresholds explain what is missing, unless it is known that another model answers: then they are read off its other scores.
+    if evidence.baked is not None and not _serves_another(evidence):
         return False
     return found.share + 2 * found.share_error < _limit(evidence)
+
+
+def _serves_another(evidence: DatasetEvidence) -> bool:
+    """Returns whether the suspect says itself that it is another bundle."""
+    return bool(evidence.suspect_digest) and bool(evidence.digest) and evidence.suspect_digest != evidence.digest
 
 
 def _limit(evidence: DatasetEvidence) -> float:
