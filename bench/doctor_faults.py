@@ -27,7 +27,8 @@ from typing import Any
 
 import yaml
 from faults.cost import loss
-from faults.plan import Costed, Planted, Scene, faults, healthy, scene
+from faults.plan import faults, healthy
+from faults.planting import Costed, Planted, Scene, scene
 
 import shipsight
 from access import start

@@ -156,18 +156,8 @@ def built(model: Path, images: Sequence[Path], folder: Path) -> Path:
     for one in images:
         shutil.copy(one, folder / "golden" / one.name)
     made = folder / "older.bundle"
-    command = [
-        sys.executable,
-        "-m",
-        "shipsight",
-        "build",
-        str(model),
-        "--images",
-        str(folder / "golden"),
-        "--out",
-        str(made),
-    ]
-    subprocess.run([*command, "--precision", "fp32"], check=True, capture_output=True)
+    command = [sys.executable, "-m", "shipsight", "build", str(model), "--precision", "fp32", "--out", str(made)]
+    subprocess.run([*command, "--images", str(folder / "golden")], check=True, capture_output=True)
     return made
 
 

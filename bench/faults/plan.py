@@ -21,95 +21,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from faults import exports, photographs
+from faults import photographs
 from faults.cost import MOST, Wrong
-from faults.pipeline import Model, Pipeline
-from shipsight.model.bundle import open_bundle
+from faults.models import Exported, in_servers, wrong_exports
+from faults.planting import STRENGTHS, Planted, Scene, copied, drawn, given
 
-__all__ = ["Costed", "Planted", "Scene", "faults", "healthy"]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A model with its images.
-
-    Attributes:
-        name: of the model.
-        bundle: it with its proof.
-        checkpoint: that it was built from.
-        pipeline: that is right.
-        images: that it was not trained on.
-        labels: folder of theirs.
-        calibration: images that it was trained on.
-        data: file that says where labelled images are.
-    """
-
-    name: str
-    bundle: Path
-    checkpoint: Path
-    pipeline: Pipeline
-    images: tuple[Path, ...]
-    labels: Path
-    calibration: tuple[Path, ...]
-    data: Path
-
-    def some(self, seed: int, most: int = 32) -> list[Path]:
-        """Some of its images, drawn by chance."""
-        draw = np.random.default_rng(seed)
-        chosen = draw.permutation(len(self.images))[:most]
-        return [self.images[n] for n in sorted(chosen.tolist())]
-
-
-@dataclass(frozen=True)
-class Planted:
-    """One fault in one place.
-
-    Attributes:
-        name: of the fault.
-        family: what kind.
-        right: rules that may come first; empty where nothing is wrong.
-        plant: makes it in a folder, and returns what `shipsight doctor` is given behind the bundle, its first word `accuracy` or `speed`.
-        strength: `weak`, `middle`, `strong`, or `-` where it has none.
-        may_be_unseen: whether silence is right, too.
-        models: in which it can be seen at all; empty for every one.
-        cores: of processor time that the doctor's control group is held to, None for all.
-        serves: makes the bundle of the server that is asked, None for no server.
-        is_noted: whether a note will do, since what it costs is no accuracy and no speed.
-
-    What plants it has `wrong` where labels can say what it costs.
-    """
-
-    name: str
-    family: str
-    right: frozenset[str]
-    plant: Callable[[Scene, Path, int], list[str]]
-    strength: str = "-"
-    may_be_unseen: bool = False
-    models: frozenset[str] = frozenset()
-    cores: float | None = None
-    serves: Callable[[Scene, Path, int], Path] | None = None
-    is_noted: bool = False
-
-
-STRENGTHS = ("weak", "middle", "strong")
-
-
-def _given(images: Path | list[Path], *more: object) -> list[str]:
-    folder = images if isinstance(images, Path) else images[0].parent
-    return ["accuracy", "--images", str(folder), *map(str, more)]
-
-
-def _copied(paths: list[Path], folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    for path in paths:
-        shutil.copy(path, folder / path.name)
-    return folder
+__all__ = ["faults", "healthy"]
 
 
 # --- what another pipeline fed its model ------------------------------------------------------------------------------
@@ -185,15 +107,6 @@ POSTPROCESSING: dict[str, tuple[set[str], dict[str, object]]] = {
 }
 
 
-@runtime_checkable
-class Costed(Protocol):
-    """Plants a fault, and gives the pipeline that has it."""
-
-    def __call__(self, scene: Scene, folder: Path, seed: int) -> list[str]: ...
-
-    def wrong(self, scene: Scene, folder: Path, seed: int) -> Wrong: ...
-
-
 @dataclass(frozen=True)
 class _Fed:
     """Another preprocessing or postprocessing, of which the tensor of one image is shown, or the predictions on some."""
@@ -212,9 +125,9 @@ class _Fed:
         )
         if self.shows_tensor:
             np.save(folder / "fed.npy", pipeline.tensor(images[0]))
-            return _given(_copied(images, folder / "images"), "--tensor", folder / "fed.npy")
+            return given(copied(images, folder / "images"), "--tensor", folder / "fed.npy")
         file = pipeline.write(images, folder / "predictions.json")
-        return _given(_copied(images, folder / "images"), "--predictions", file)
+        return given(copied(images, folder / "images"), "--predictions", file)
 
 
 class _OddSides(_Fed):
@@ -228,7 +141,7 @@ class _OddSides(_Fed):
     def __call__(self, scene: Scene, folder: Path, seed: int) -> list[str]:
         image = _row_off(scene.some(seed, 1)[0], folder)
         np.save(folder / "fed.npy", super().wrong(scene, folder, seed).pipeline.tensor(image))
-        return _given(_copied([image], folder / "images"), "--tensor", folder / "fed.npy")
+        return given(copied([image], folder / "images"), "--tensor", folder / "fed.npy")
 
 
 def _row_off(path: Path, folder: Path) -> Path:
@@ -258,13 +171,13 @@ def _on_their_side(scene: Scene, folder: Path, seed: int) -> list[str]:
         image.transpose(Image.Transpose.ROTATE_270).save(images[-1], quality=95, exif=marks)
     pipeline = dataclasses.replace(scene.pipeline, oriented=False, geometry={})
     file = pipeline.write(images, folder / "predictions.json")
-    return _given(folder / "images", "--predictions", file)
+    return given(folder / "images", "--predictions", file)
 
 
 def _other_image(scene: Scene, folder: Path, seed: int) -> list[str]:
     one, other = scene.some(seed, 2)
     np.save(folder / "fed.npy", scene.pipeline.tensor(other))
-    return _given(_copied([one], folder / "images"), "--tensor", folder / "fed.npy")
+    return given(copied([one], folder / "images"), "--tensor", folder / "fed.npy")
 
 
 # --- what cameras do --------------------------------------------------------------------------------------------------
@@ -290,11 +203,6 @@ PLAIN_CAMERAS: dict[str, tuple[set[str], photographs.Change, float]] = {
 }
 
 
-def _drawn(strength: float, seed: int, place: int = 1) -> float:
-    """A strength around the one that stands here; of shares one that is still a share."""
-    return float(strength ** np.random.default_rng([seed, place]).uniform(0.85, 1.15))
-
-
 @dataclass(frozen=True)
 class _Changed:
     """A camera that changes pictures in one way after another, each at a strength of its own."""
@@ -303,15 +211,15 @@ class _Changed:
     most: int = 48
 
     def _made(self, images: list[Path], folder: Path, seed: int) -> Path:
-        drawn = [(change, _drawn(its, seed, place)) for place, (change, its) in enumerate(self.changes, start=1)]
-        return photographs.changed(images, folder, drawn, seed)
+        exact = [(change, drawn(its, seed, place)) for place, (change, its) in enumerate(self.changes, start=1)]
+        return photographs.changed(images, folder, exact, seed)
 
     def wrong(self, scene: Scene, folder: Path, seed: int) -> Wrong:
         made = self._made(list(scene.images[:MOST]), folder / "costed", seed)
         return Wrong(scene.pipeline, lambda path: made / f"{path.stem}.jpg")
 
     def __call__(self, scene: Scene, folder: Path, seed: int) -> list[str]:
-        return _given(self._made(scene.some(seed, self.most), folder / "images", seed))
+        return given(self._made(scene.some(seed, self.most), folder / "images", seed))
 
 
 def _camera(change: photographs.Change, strength: float) -> Callable[[Scene, Path, int], list[str]]:
@@ -329,125 +237,6 @@ PAIRS: dict[str, tuple[set[str], tuple[photographs.Change, float], tuple[photogr
     ),
     "grey and over-exposed": ({"colour-lost", "images-brighter"}, (photographs.grey, 1), (photographs.brighter, 2.0)),
 }
-
-
-# --- what exports lose ------------------------------------------------------------------------------------------------
-
-
-def _tail(name: str, prefix: str) -> bool:
-    """Nodes of the head that decode: no convolution of its towers."""
-    return name.startswith(prefix) and "/cv" not in name
-
-
-def _only(*parts: str) -> Callable[[str, str], bool]:
-    return lambda name, prefix: not (name.startswith(prefix) and any(part in name for part in parts))
-
-
-@dataclass(frozen=True)
-class _exported:  # noqa: N801 - read as what it does
-    """An export that went wrong."""
-
-    make: Callable[[Scene, Path, int], Path]
-
-    def wrong(self, scene: Scene, folder: Path, seed: int) -> Wrong:
-        model = dataclasses.replace(scene.pipeline.model, path=self.make(scene, folder / "model.onnx", seed))
-        return Wrong(dataclasses.replace(scene.pipeline, model=model, geometry={}))
-
-    def __call__(self, scene: Scene, folder: Path, seed: int) -> list[str]:
-        made = self.make(scene, folder / "model.onnx", seed)
-        return _given(_copied(scene.some(seed, 16), folder / "images"), "--against", made)
-
-
-def _fewer(scene: Scene, seed: int) -> list[Path]:
-    draw = np.random.default_rng(seed)
-    return [scene.calibration[n] for n in draw.permutation(len(scene.calibration))[:24].tolist()]
-
-
-def _quantized(**options: object) -> Callable[[Scene, Path, int], list[str]]:
-    return _exported(
-        lambda scene, out, seed: exports.quantized(scene.pipeline, _fewer(scene, seed), out, **options)  # type: ignore[arg-type]
-    )
-
-
-def _clipped(factor: float) -> Callable[[Scene, Path, int], list[str]]:
-    def make(scene: Scene, out: Path, seed: int) -> Path:
-        dim = dataclasses.replace(scene.pipeline, scale=_drawn(factor, seed) / 255, geometry={})
-        return exports.quantized(scene.pipeline, _fewer(scene, seed), out, is_excluded=_tail, calibration=dim)
-
-    return _exported(make)
-
-
-WRONG_WEIGHTS = {"weights-differ", "stale-model", "layer-broken"}
-ORDER = {"classes-permuted", "class-order-wrong", "weights-differ"}
-
-
-def _exports() -> Iterator[Planted]:
-    def case(name: str, right: set[str], plant: Callable[[Scene, Path, int], list[str]], **more: object) -> Planted:
-        return Planted(name, "export", frozenset(right), plant, **more)  # type: ignore[arg-type] - its fields
-
-    yield case("one scale for boxes and scores", {"int8-scale-spans-boxes-and-scores"}, _quantized(types=None))
-    yield case(
-        "box decoding in 8 bits",
-        {"int8-dfl"},
-        _quantized(types=("Conv", "Softmax", "MatMul"), is_excluded=_only("/dfl/")),
-        may_be_unseen=True,
-    )
-    yield case(
-        "head's outputs in 8 bits",
-        {"int8-head-convolutions"},
-        _quantized(is_excluded=_only(".2/Conv")),
-        may_be_unseen=True,
-    )
-    yield case(
-        "scores in 8 bits",
-        {"int8-sigmoid"},
-        _quantized(types=("Sigmoid",), is_excluded=lambda name, prefix: name != f"{prefix}Sigmoid"),
-        may_be_unseen=True,
-    )
-    signed = {"int8-signed-activations", "int8-not-executed"}
-    yield case("signed activations", signed, _quantized(signed=True, is_excluded=_tail))
-    yield case("dynamic quantization", {"int8-dynamic"}, _exported(lambda s, out, _: exports.dynamic(s.pipeline, out)))
-    full = _quantized(reduce_range=False, is_excluded=_tail)
-    yield case("8-bit weights without VNNI", {"int8-saturation"}, full, may_be_unseen=True)
-    for strength, factor in zip(STRENGTHS, (0.7, 0.5, 0.3), strict=True):
-        right = {"int8-range-clipped"}
-        yield case(
-            "calibrated on dark pictures", right, _clipped(factor), strength=strength, may_be_unseen=factor > 0.6
-        )
-    for strength, share in zip(STRENGTHS, (0.003, 0.015, 0.05), strict=True):
-
-        def other(scene: Scene, out: Path, seed: int, share: float = share) -> Path:
-            drawn = share * np.random.default_rng([seed, 1]).uniform(0.85, 1.15)
-            return exports.other_weights(scene.pipeline, out, strength=drawn, seed=seed)
-
-        yield case("weights of another epoch", WRONG_WEIGHTS, _exported(other), strength=strength)
-    for place in (0.2, 0.7):
-
-        def empty(scene: Scene, out: Path, seed: int, place: float = place) -> Path:
-            return exports.zeroed(scene.pipeline, out, at=place)
-
-        yield case(f"a layer without weights, at {place}", WRONG_WEIGHTS, _exported(empty))
-    yield case(
-        "classes in another order",
-        ORDER,
-        _exported(lambda s, out, n: exports.permuted_classes(s.pipeline, out, seed=n)),
-    )
-    yield case(
-        "half precision overflows",
-        {"fp16-overflow"},
-        _exported(lambda s, out, n: exports.overflowing(s.pipeline, out, factor=1e5)),
-    )
-    yield case(
-        "an opset that is too new",
-        {"opset-too-new"},
-        _exported(lambda s, out, n: exports.newer(s.pipeline, out, opset=22, ir=11)),
-    )
-
-    def suppressed(scene: Scene, out: Path, seed: int) -> Path:
-        size = scene.pipeline.model.size_hw[0]
-        return exports.with_suppression(scene.checkpoint, out, size=size, conf=0.55)
-
-    yield case("suppression in the graph", {"nms-baked", "thresholds-differ"}, _exported(suppressed))
 
 
 # --- what makes it slow -----------------------------------------------------------------------------------------------
@@ -513,28 +302,6 @@ def _cold(scene: Scene, folder: Path, seed: int) -> list[str]:
     return ["speed", "--variant", slow, "--only", "warmup"]
 
 
-@dataclass(frozen=True)
-class _Older:
-    """A server that still answers by the weights of an earlier epoch."""
-
-    share: float
-
-    def make(self, scene: Scene, out: Path, seed: int) -> Path:
-        drawn = self.share * np.random.default_rng([seed, 1]).uniform(0.85, 1.15)
-        return exports.other_weights(scene.pipeline, out, strength=drawn, seed=seed)
-
-    def wrong(self, scene: Scene, folder: Path, seed: int) -> Wrong:
-        return _exported(self.make).wrong(scene, folder, seed)
-
-    def serves(self, scene: Scene, folder: Path, seed: int) -> Path:
-        # A server is asked for the model by its name.
-        name = open_bundle(scene.bundle).card.name
-        return exports.built(self.make(scene, folder / f"{name}.onnx", seed), scene.some(seed, 8), folder)
-
-    def __call__(self, scene: Scene, folder: Path, seed: int) -> list[str]:
-        return _given(_copied(scene.some(seed, 32), folder / "images"))
-
-
 def faults() -> Iterator[Planted]:
     """Yields every fault."""
     for name, (right, changes) in {**PREPROCESSING, **ONLY_TENSORS}.items():
@@ -565,38 +332,35 @@ def faults() -> Iterator[Planted]:
         "lying on its side",
         "camera",
         frozenset({"orientation-ignored", "aspect-changed"}),
-        lambda scene, folder, seed: _given(photographs.turned(scene.some(seed, 48), folder / "images")),
+        lambda scene, folder, seed: given(photographs.turned(scene.some(seed, 48), folder / "images")),
     )
     yield Planted(
         "frozen",
         "camera",
         frozenset({"camera-frozen", "duplicates"}),
-        lambda scene, folder, seed: _given(photographs.repeated(scene.some(seed, 48), folder / "images", 0.6, seed)),
+        lambda scene, folder, seed: given(photographs.repeated(scene.some(seed, 48), folder / "images", 0.6, seed)),
     )
     yield Planted(
         "torn files",
         "camera",
         frozenset({"files-corrupt"}),
-        lambda scene, folder, seed: _given(photographs.torn(scene.some(seed, 48), folder / "images", 0.25, seed)),
+        lambda scene, folder, seed: given(photographs.torn(scene.some(seed, 48), folder / "images", 0.25, seed)),
     )
-    yield from _exports()
+    yield from wrong_exports()
     yield from _slow()
     yield Planted("nothing is kept between starts", "speed", frozenset({"first-run-slow"}), _cold, is_noted=True)
-    for word, share in zip(STRENGTHS, (0.003, 0.015, 0.05), strict=True):
-        older = _Older(share)
-        right = frozenset({"stale-model", "weights-differ"})
-        yield Planted("an older bundle behind a server", "server", right, older, word, serves=older.serves)
+    yield from in_servers()
 
 
 def healthy() -> Iterator[Planted]:
     """Yields pipelines in which nothing is wrong."""
 
     def plain(most: int) -> Callable[[Scene, Path, int], list[str]]:
-        return lambda scene, folder, seed: _given(_copied(scene.some(seed, most), folder / "images"))
+        return lambda scene, folder, seed: given(copied(scene.some(seed, most), folder / "images"))
 
     def kept(scene: Scene, folder: Path, seed: int) -> list[str]:
         """Images that were stored again at a good quality."""
-        return _given(photographs.changed(scene.some(seed, 32), folder / "images", (), seed))
+        return given(photographs.changed(scene.some(seed, 32), folder / "images", (), seed))
 
     def bundled(precision: str) -> Callable[[Scene, Path, int], list[str]]:
         def plant(scene: Scene, folder: Path, seed: int) -> list[str]:
@@ -604,7 +368,7 @@ def healthy() -> Iterator[Planted]:
             chosen = (
                 found[seed % len(found)] if found else sorted(p.name for p in (scene.bundle / "variants").iterdir())[0]
             )
-            return _given(_copied(scene.some(seed, 24), folder / "images"), "--variant", chosen)
+            return given(copied(scene.some(seed, 24), folder / "images"), "--variant", chosen)
 
         return plant
 
@@ -615,7 +379,7 @@ def healthy() -> Iterator[Planted]:
     yield Planted("a tensor that is right", "healthy", none, _tensor({}))
     yield Planted("predictions that are right", "healthy", none, _predicted({}))
     yield Planted(
-        "the same export", "healthy", none, _exported(lambda s, out, n: Path(shutil.copy(s.pipeline.model.path, out)))
+        "the same export", "healthy", none, Exported(lambda s, out, n: Path(shutil.copy(s.pipeline.model.path, out)))
     )
     yield Planted("labels given", "healthy", none, _labelled)
     for precision in ("int8", "fp16", "fp32"):
@@ -630,35 +394,4 @@ def _labelled(scene: Scene, folder: Path, seed: int) -> list[str]:
         label = scene.labels / f"{path.stem}.txt"
         if label.exists():
             shutil.copy(label, folder / "labels" / label.name)
-    return _given(_copied(images, folder / "images"), "--labels", folder / "labels")
-
-
-def scene(name: str, bundle: Path, checkpoint: Path, names: tuple[str, ...], data: Path) -> Scene:
-    """Returns a model with its images.
-
-    Args:
-        name: of it.
-        bundle: it with its proof; its float variant is what others have exported.
-        checkpoint: that it was built from.
-        names: of its classes.
-        data: folder with `images` and `labels`, each with a part for training and one for validation.
-    """
-    exported = next(
-        path
-        for path in sorted((bundle / "variants").glob("onnxruntime-fp32-*/model.onnx"))
-        if not path.parent.name.endswith("u8")
-    )
-    size = int(exported.parent.name.rpartition("-")[2])
-    parts = sorted((data / "images").iterdir())
-    train = next(part for part in parts if part.name.startswith("train"))
-    val = next(part for part in parts if part.name.startswith("val"))
-    return Scene(
-        name,
-        bundle,
-        checkpoint,
-        Pipeline(Model(exported, (size, size), names)),
-        tuple(sorted(path for path in val.iterdir() if path.suffix in {".jpg", ".png"})),
-        data / "labels" / val.name,
-        tuple(sorted(path for path in train.iterdir() if path.suffix in {".jpg", ".png"})),
-        data / "data.yaml",
-    )
+    return given(copied(images, folder / "images"), "--labels", folder / "labels")

@@ -42,9 +42,9 @@ def shipsight(*arguments: object, cwd: Path | None = None, timeout_s: float = 60
 
 @pytest.fixture(scope="session")
 def digits_data(sample_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few scenes of the sample: 40 for training, 16 held out."""
+    """A few scenes of the sample: 40 for training, 32 held out."""
     out = tmp_path_factory.mktemp("digits")
-    command = [sys.executable, sample_dir / "generate.py", "--out", out, "--train", "40", "--val", "16"]
+    command = [sys.executable, sample_dir / "generate.py", "--out", out, "--train", "40", "--val", "32"]
     subprocess.run(command, check=True)
     return out / "data.yaml"
 

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Built, shipsight
 
+from shipsight.model.bundle import open_bundle
+from shipsight.proof import calibration_of
+
 VARIANT_KEYS = {
     "name", "engine", "precision", "imgsz", "map50_95", "map50", "latency_ms", "engine_ms", "throughput_ips", "size_mb",
     "memory_mb", "int8_layers", "is_default", "is_reference", "kept", "on_front", "outcome", "drop", "threshold",
@@ -19,7 +22,7 @@ VARIANT_KEYS = {
 def test_build_json_has_the_documented_keys(digits_build: Built) -> None:
     result = digits_build.answer.json
     assert {"bundle", "default_variant", "source", "variants", "images_measured", "warnings"} <= set(result)
-    assert result["images_measured"] == 16
+    assert result["images_measured"] == 32
     assert {"map50_95", "map50"} <= set(result["source"])
     for variant in result["variants"]:
         assert set(variant) >= VARIANT_KEYS
@@ -41,6 +44,19 @@ def test_build_writes_every_promised_file(digits_build: Built) -> None:
                  "proof/measurements.json", "proof/training-stats.json", "proof/environment.json"):  # fmt: skip
         assert (digits_build.path / name).is_file(), name
     assert any((digits_build.path / "proof" / "golden").iterdir())
+
+
+def test_build_keeps_how_often_the_reference_was_right(digits_build: Built) -> None:
+    bundle = open_bundle(digits_build.path)
+    (reference,) = (one.name for one in bundle.variants if one.is_reference)
+    kept = calibration_of(bundle, reference)
+    assert kept is not None
+    told = bundle.read_json("proof/measurements.json")["variants"][reference]
+    assert kept.conf == told["threshold"]
+    assert len(kept.found) == 32
+    by_class = bundle.read_json("proof/reference.json")["source"]["by_class"].values()
+    right = [one["predictions"] * (one["precision"] or 0.0) for one in by_class]
+    assert (kept.found.sum(), kept.right.sum()) == (sum(one["predictions"] for one in by_class), round(sum(right)))
 
 
 def test_build_leaves_no_workspace_behind(digits_build: Built) -> None:
@@ -113,13 +129,13 @@ def test_predict_gives_the_documented_shape_and_draws(digits_build: Built, digit
     result = answer.json
     assert result["model"] == "digits"
     assert result["variant"] == digits_build.answer.json["default_variant"]
-    assert len(result["images"]) == 16
+    assert len(result["images"]) == 32
     first = result["images"][0]
     assert (first["width"], first["height"]) == (256, 256)
     found = [one for image in result["images"] for one in image["predictions"]]
-    assert len(found) > 16
+    assert len(found) > 32
     assert set(found[0]) == {"class_id", "class_name", "score", "box_xyxy"}
-    assert len(list((tmp_path / "drawn").glob("*.jpg"))) == 16
+    assert len(list((tmp_path / "drawn").glob("*.jpg"))) == 32
 
 
 def test_predict_answers_the_others_when_one_image_is_broken(

@@ -341,6 +341,7 @@ def test_looking_and_forgetting_take_rights_and_forgetting_is_on_record(
         (("--drift-per-second", -1), "--drift-per-second"),
         (("--drift-per-second", 0, "--alerts", "alerts.yaml"), "--alerts"),
         (("--drift-per-second", 0, "--drift-embeddings"), "--drift-embeddings"),
+        (("--isolate", "--drift-embeddings"), "--drift-embeddings"),
         (("--alerts", "no-such.yaml"), "no-such.yaml"),
     ],
 )

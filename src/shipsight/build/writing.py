@@ -46,9 +46,10 @@ def write(
         "proof/parity.json": proof.parity,
         "proof/training-stats.json": proof.training_stats,
         "proof/environment.json": proof.environment,
-        CALIBRATION_PLACE: _calibrations(measured),
     }
     files: dict[str, bytes] = {name: _to_json(value) for name, value in documents.items()}
+    # Two numbers an image, range and variant: on lines of their own they would outweigh the rest of the proof.
+    files[CALIBRATION_PLACE] = json.dumps(_calibrations(measured), separators=(",", ":")).encode()
     files |= proof.files
     for one in kept:
         variant = one.result.variant

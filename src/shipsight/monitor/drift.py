@@ -63,8 +63,8 @@ class Drift:
         effect: how much it moved, 0 to 1 (`Comparison.effect`); of a trend, how far its mean rank in the reference is from a half, 0 to 0.5.
         p_family: chance that any feature shows as much where nothing changed.
         is_alarm: whether it is unlikely enough and large enough.
-        here: median in the window (of the vectors, of their distance from the middle of the reference), of a trend what has that mean rank in the reference; of the classes, the name of the class whose share
-            changed most.
+        here: median in the window; of a trend, what has that mean rank in the reference; of the vectors, their median distance from the middle
+            of the reference; of the classes, the name of the class whose share changed most.
         before: median in the reference; of the classes, how that share changed.
         images: that it rests on, beside the reference.
     """

@@ -40,7 +40,7 @@ class MonitoringOptions:
                 )
             if self.embeddings:
                 raise UsageError(
-                    "embeddings are compared by who looks for drift",
+                    "embeddings need somebody who looks",
                     where="--drift-embeddings",
                     expected="--drift-per-second above 0",
                 )

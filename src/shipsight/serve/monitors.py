@@ -211,15 +211,8 @@ class Monitors:
         if not served:
             return None
         embed, calibration = self._knowledge(key, served[0])
-        # Another bundle or other settings are another reference; whoever goes back finds the one before.
-        told = json.dumps([*key, served[0].digest, asdict(self._settings), embed is not None])
-        watched = _open(
-            key,
-            served[0].digest,
-            told,
-            self._folder,
-            partial(Monitor, str(key), self._settings, calibration=calibration, embed=embed),
-        )
+        make = partial(Monitor, str(key), self._settings, calibration=calibration, embed=embed)
+        watched = _open(key, served[0].digest, self._file(key, served[0].digest, embed is not None), make)
         with self._lock:
             gone = [one for one in self._watched if not any(one[:2] == (m.name, m.version) for m in self._models.all())]
             left = [(Subject(*one), self._watched.pop(one)) for one in gone]
@@ -228,6 +221,14 @@ class Monitors:
             _save(name, one)
         self._note_drift()
         return watched
+
+    def _file(self, key: Subject, digest: str, has_embeddings: bool) -> Path | None:
+        if self._folder is None:
+            return None
+        # Another bundle or other settings are another reference; whoever goes back finds the one before.
+        told = json.dumps([*key, digest, asdict(self._settings), has_embeddings])
+        readable = re.sub(r"[^A-Za-z0-9._-]", "_", key.model)[:60]
+        return self._folder / f"{readable}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
 
     def _knowledge(self, key: Subject, model: ServedModel) -> tuple[Embed | None, Calibration | None]:
         """Returns what the bundle of a variant gives its monitor; what it does not give is left out, and logged."""
@@ -299,10 +300,8 @@ def _open_folder(folder: Path) -> tuple[Path | None, int | None]:
     return folder, held
 
 
-def _open(key: Subject, digest: str, told: str, folder: Path | None, make: Callable[..., Monitor]) -> _Watched:
-    if folder is not None:
-        readable = re.sub(r"[^A-Za-z0-9._-]", "_", key.model)[:60]
-        file = folder / f"{readable}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
+def _open(key: Subject, digest: str, file: Path | None, make: Callable[..., Monitor]) -> _Watched:
+    if file is not None:
         try:
             monitor = make(state_file=file)
         except (ShipsightError, OSError) as error:

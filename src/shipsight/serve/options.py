@@ -116,10 +116,9 @@ class ServeOptions:
             raise UsageError("no such port", where="--grpc-port", expected="0 to 65535", got=self.grpc_port)
         if self.grpc_port and self.grpc_port == self.port:
             raise UsageError("HTTP and gRPC need a port each", where="--grpc-port", got=self.grpc_port)
-        if self.monitoring.alerts is not None and not self.looks_for_drift:
-            raise UsageError("alerts need somebody who looks", where="--alerts", got="a --record-policy with mode: off")
         if self.workers is not None and self.workers < 1:
             raise UsageError("too few", where="--workers", expected="1 or more", got=self.workers)
+        self._check_monitoring()
         self._check_reach()
 
     @property
@@ -132,6 +131,27 @@ class ServeOptions:
         """Whether statistics are taken of what is answered: unless the policy or `--drift-per-second 0` says no."""
         policy = self.recording.policy
         return self.monitoring.per_second > 0 and (policy is None or policy["mode"] != "off")
+
+    def _check_monitoring(self) -> None:
+        """Refuses what would look for drift where nobody looks, or where it must not.
+
+        Raises:
+            UsageError: it would.
+        """
+        wanted = self.monitoring
+        if not self.looks_for_drift:
+            off = "a --record-policy with mode: off"
+            if wanted.alerts is not None:
+                raise UsageError("alerts need somebody who looks", where="--alerts", got=off)
+            if wanted.embeddings:
+                raise UsageError("embeddings need somebody who looks", where="--drift-embeddings", got=off)
+        if wanted.embeddings and self.opening.isolate:
+            raise UsageError(
+                "embeddings are made in the serving process, where --isolate lets no model run",
+                where="--drift-embeddings",
+                expected="one of the two",
+                got="--isolate",
+            )
 
     def _check_reach(self) -> None:
         """Refuses what would let other machines in without anybody asking who is there.
