@@ -42,10 +42,11 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--seconds", type=int, default=100)
+    parser.add_argument("--embeddings", action="store_true", help="with --drift-embeddings")
     arguments = parser.parse_args()
     bodies = sorted(arguments.images.glob("*.jpg"))[:16]
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--state", f"{folder}/state"]
+        options = ["--state", f"{folder}/state", *(["--drift-embeddings"] if arguments.embeddings else [])]
         _, running = start("drift", arguments.bundle, bodies, dict(os.environ), None, *options)
         try:
             measure(running, bodies, Path(folder), arguments.seconds)

@@ -157,6 +157,8 @@ def test_server_of_another_bundle_is_told_though_it_agrees() -> None:
     assert [(one.rule, one.severity) for one in found if one.weight or one.severity is not Severity.NOTE] == [
         ("stale-model", Severity.WARNING)
     ]
+    assert "other weights" not in found[0].what
+    assert "another bundle" in found[0].what
 
 
 def test_thresholds_are_not_read_off_another_model_that_is_known_to_answer() -> None:

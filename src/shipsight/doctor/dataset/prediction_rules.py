@@ -259,10 +259,15 @@ class StaleModel(Rule[DatasetEvidence]):
         if stale and measured is not None:
             weight = max(measured.drop.value, 0.0)
         says = " It says itself that it serves another bundle." if is_other else ""
+        what = (
+            "What runs in production is another model than the bundle's: other weights."
+            if stale
+            else "What runs in production is another bundle; on these images it answers as a form of this model may."
+        )
         yield Finding(
             rule=self.id,
             severity=Severity.ERROR if stale else Severity.WARNING,
-            what="What runs in production is another model than the bundle's: other weights.",
+            what=what,
             evidence=f"{found.share:.0%} ± {2 * found.share_error:.0%} of {found.confident} confident predictions match the source's, at least "
             f"{_limit(evidence):.0%} do for a sound form of this model; {found.images} images.{says}",
             remedy="Put this bundle in service, and see that no older file lies where the server reads.",
