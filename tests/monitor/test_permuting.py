@@ -34,7 +34,10 @@ def inside(hits: int, trials: int, rate: float) -> bool:
     return float(stats.binomtest(hits, trials, rate).pvalue) > 1e-6
 
 
-@pytest.mark.parametrize(("first", "second"), [(12, 12), (60, 25), (30, 80)])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(12, 12), pytest.param(60, 25, marks=pytest.mark.slow), pytest.param(30, 80, marks=pytest.mark.slow)],
+)
 def test_nothing_changed_is_an_alarm_as_often_as_asked_for(first: int, second: int) -> None:
     draw = np.random.default_rng(first)
     least = []
@@ -45,6 +48,7 @@ def test_nothing_changed_is_an_alarm_as_often_as_asked_for(first: int, second: i
         assert inside(sum(p <= level for p in least), len(least), level), level
 
 
+@pytest.mark.slow  # many streams
 def test_rows_with_memory_are_taken_so_far_apart_that_the_rate_stays() -> None:
     draw = np.random.default_rng(3)
     near, apart = 0, 0

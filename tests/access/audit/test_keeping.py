@@ -205,6 +205,7 @@ def test_what_was_erased_is_in_no_file_of_the_log(folder: Path) -> None:
     assert place.verify().is_ok
 
 
+@pytest.mark.slow  # waits for another's hold on the log
 def test_erasure_beside_a_reader_says_what_its_journal_still_holds(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -363,6 +364,7 @@ def test_changed_archive_is_not_written_anew(place: Place, folder: Path) -> None
     assert place.verify().is_ok
 
 
+@pytest.mark.slow  # waits for another's hold on the log
 def test_erasure_while_an_archive_is_written_is_not_lost_in_it(
     place: Place, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
