@@ -30,7 +30,7 @@
     |   |-- ReplayMismatchError   this machine does not run what was measured
     |   |-- AlertRefusedError     a receiver of alerts refused one
     |   `-- ParityError           a variant differs from the source by more than its gate
-    |-- MissingDependencyError, SandboxError, AuditError  (EnvironmentLackError)  the environment  exit 3
+    |-- MissingDependencyError, SandboxError, TrainingError, AuditError  (EnvironmentLackError)  exit 3
     |-- LimitError            a resource limit: time, memory, size                     exit 2
     |-- StepError             the operator: a step of theirs failed                    exit 2
     |-- AccessError           who asks, or who gives them rights                       exit 1
@@ -102,6 +102,7 @@ __all__ = [
     "StreamLostError",
     "TamperedError",
     "TensorError",
+    "TrainingError",
     "UnnamedFileError",
     "UnsupportedError",
     "UntrustedError",
@@ -380,6 +381,12 @@ class SandboxError(EnvironmentLackError):
     """No way to isolate a process works on this machine."""
 
     code = "environment-sandbox"
+
+
+class TrainingError(EnvironmentLackError):
+    """A training ended without a result: no memory, no disk, or killed. What was done is kept."""
+
+    code = "training-ended"
 
 
 class AuditError(EnvironmentLackError):

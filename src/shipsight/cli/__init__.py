@@ -22,7 +22,7 @@ __all__ = ["GROUPS", "VERBS", "main", "make_app"]
 VERBS = ("build", "inspect", "verify", "predict", "evaluate", "bench", "serve", "promote", "rollback", "watch")
 """Each is `VERB_command` in a file of its own."""
 
-GROUPS = ("user", "group", "role", "key", "audit", "backup", "recordings", "alerts", "doctor")
+GROUPS = ("user", "group", "role", "key", "audit", "backup", "recordings", "alerts", "doctor", "optimize")
 """Each is `GROUP_app` in a file of its own, with verbs under it."""
 
 

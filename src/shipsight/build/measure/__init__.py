@@ -2,7 +2,7 @@
 """Measuring: data sets, accuracy with intervals, speed, memory and size. Stable."""
 
 from shipsight.build.measure.accuracy import Accuracy, ClassAccuracy, ImageScore, evaluate
-from shipsight.build.measure.dataset import Dataset, DatasetWarning, Sample, load_dataset
+from shipsight.build.measure.dataset import Dataset, DatasetWarning, Sample, label_file, load_dataset
 from shipsight.build.measure.inference import (
     PreparedImages,
     evaluation_settings,
@@ -54,6 +54,7 @@ __all__ = [
     "evaluate",
     "evaluation_settings",
     "iterate_predictions",
+    "label_file",
     "load_dataset",
     "measure_cold_start",
     "measure_size_mb",

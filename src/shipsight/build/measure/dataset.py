@@ -25,7 +25,7 @@ from shipsight.build.measure.labels import LabelFormat, Labels, read_labels
 from shipsight.errors import DatasetError, UsageError
 from shipsight.model import Card, Task
 
-__all__ = ["IMAGE_SUFFIXES", "Dataset", "DatasetWarning", "Sample", "load_dataset"]
+__all__ = ["IMAGE_SUFFIXES", "Dataset", "DatasetWarning", "Sample", "label_file", "load_dataset"]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 """File name endings, in lower case, that count as images; other files in an image folder are passed over."""
@@ -287,10 +287,10 @@ def _read_list(file: Path, root: Path) -> list[Path]:
 
 
 def _label_samples(images: Sequence[Path], layout: LabelFormat) -> tuple[Sample, ...]:
-    return tuple(Sample(image, partial(read_labels, _label_file(image), layout)) for image in images)
+    return tuple(Sample(image, partial(read_labels, label_file(image), layout)) for image in images)
 
 
-def _label_file(image: Path) -> Path:
+def label_file(image: Path) -> Path:
     """Returns where an image's labels lie: its last `images` folder replaced by `labels`, else beside the image."""
     parts = list(image.parts)
     for i in range(len(parts) - 2, -1, -1):

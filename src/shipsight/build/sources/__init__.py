@@ -4,8 +4,9 @@
 Leaves to others: formats beyond the canonical ONNX (`build.formats`). Stable: the names in `__all__`.
 """
 
+from shipsight.build.sources._process import child_environment, error_from_dict
 from shipsight.build.sources.contract import Source
 from shipsight.build.sources.opening import open_source
 from shipsight.build.sources.sandbox import Limits, Sandbox
 
-__all__ = ["Limits", "Sandbox", "Source", "open_source"]
+__all__ = ["Limits", "Sandbox", "Source", "child_environment", "error_from_dict", "open_source"]

@@ -29,7 +29,7 @@ from shipsight.build.sources._wire import Frame, encode_frame, read_frame
 from shipsight.build.sources.sandbox import DEFAULT_LIMITS, Limits, Sandbox
 from shipsight.errors import CorruptError, InternalError, LimitError, ShipsightError
 
-__all__ = ["ChildProcess", "error_from_dict"]
+__all__ = ["ChildProcess", "child_environment", "error_from_dict"]
 
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT")
 _CHUNK = 1 << 20
@@ -72,7 +72,7 @@ class ChildProcess:
                 stdout=subprocess.PIPE,
                 stderr=self._words,
                 cwd=self._folder.name,
-                env=_environment(self._folder.name),
+                env=child_environment(self._folder.name),
                 bufsize=0,
                 close_fds=True,
             )
@@ -230,7 +230,12 @@ def _sanitize(text: str, folder: str) -> str:
     return re.sub(r" {2,}", " ", printable).strip()[-1500:]
 
 
-def _environment(folder: str) -> dict[str, str]:
+def child_environment(folder: str) -> dict[str, str]:
+    """Returns all that a child inherits: nothing of the caller's but where programs are found, and no network for any library.
+
+    Args:
+        folder: for whatever libraries want to keep.
+    """
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     path = os.pathsep.join(entry for entry in sys.path if entry and os.path.isabs(entry))  # noqa: PTH117 - plain strings
     return {

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ultralytics' own trainers, which train the network that they are given instead of building one anew from its description.
+
+A pruned network has widths that no YAML file can say, and the stock trainers build from the YAML file: they would silently train a
+network of full size from mostly random weights. Runs in the child process, where torch is. Private.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from ultralytics.models.yolo.classify import ClassificationTrainer
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.models.yolo.pose import PoseTrainer
+from ultralytics.models.yolo.segment import SegmentationTrainer
+
+__all__ = ["Tell", "batches", "last_epoch", "loss_of", "make_trainer", "trainer_class"]
+
+Tell = Callable[[dict[str, Any]], None]
+"""Takes a line about the progress of a training."""
+
+_STOCK = {
+    "detect": DetectionTrainer,
+    "segment": SegmentationTrainer,
+    "pose": PoseTrainer,
+    "obb": OBBTrainer,
+    "classify": ClassificationTrainer,
+}
+
+
+def trainer_class(task: str) -> Any:  # noqa: ANN401 - ultralytics is untyped
+    """Returns a task's trainer that keeps the network it is given: `YOLO("pruned.pt").train(trainer=...)`."""
+    stock: Any = _STOCK[task]
+
+    class Keeping(stock):  # type: ignore[misc] # ultralytics is untyped
+        """Trains what it is given."""
+
+        def get_model(self, cfg: object = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
+            """Returns the network of the checkpoint; there is none without."""
+            if weights is None:
+                return super().get_model(cfg, weights, verbose)
+            network: Any = getattr(weights, "model", weights) if not hasattr(weights, "yaml") else weights
+            network = network.float()
+            network.names = self.data["names"]
+            for parameter in network.parameters():
+                parameter.requires_grad_(True)
+            return network
+
+    Keeping.__name__ = Keeping.__qualname__ = stock.__name__
+    return Keeping
+
+
+def make_trainer(task: str, folder: Path, arguments: dict[str, Any], tell: Tell) -> Any:  # noqa: ANN401
+    """Makes the trainer of a run.
+
+    Args:
+        task: of the network.
+        folder: of the run; what a run that was killed goes on from lies there.
+        arguments: of Ultralytics: `model`, `data`, `epochs` and so on.
+        tell: is told after each epoch.
+    """
+    settled = {
+        "project": str(folder),
+        "name": "ultralytics",
+        "exist_ok": True,
+        "plots": False,
+        "val": False,
+        "workers": 0,
+        "deterministic": True,
+        "amp": False,
+        "verbose": False,
+        "save": True,
+    }
+    _, kept = last_epoch(folder)
+    overrides = {**arguments, **settled}
+    if kept is not None:
+        overrides["resume"] = str(kept)
+    trainer = trainer_class(task)(overrides=overrides)
+    trainer.final_eval = lambda: None  # no image is looked at for a choice: what is kept is the last epoch
+
+    def saved(one: Any) -> None:  # noqa: ANN401
+        # The stock file is written in place: one that was cut short could not be gone on from.
+        _, before = last_epoch(folder)
+        half = folder / "resume.half"
+        half.write_bytes(Path(one.last).read_bytes())
+        now = half.replace(folder / f"resume-{one.epoch + 1}.pt")
+        if before is not None and before != now:
+            before.unlink()
+        losses = one.label_loss_items(one.tloss)
+        tell({"epoch": one.epoch + 1, "epochs": one.epochs, "epoch_s": one.epoch_time, "losses": _numbers(losses)})
+
+    trainer.add_callback("on_model_save", saved)
+    return trainer
+
+
+def last_epoch(folder: Path) -> tuple[int, Path | None]:
+    """Returns how many epochs of a run are whole, and what it goes on from; 0 and None of one that has not begun."""
+    found = {int(file.stem.removeprefix("resume-")): file for file in folder.glob("resume-*.pt")}
+    return max(found.items(), default=(0, None))
+
+
+def _numbers(losses: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in losses.items()}
+
+
+def batches(trainer: Any, part: str, count: int, size: int) -> list[dict[str, Any]]:  # noqa: ANN401
+    """Returns batches of a part of the data, letterboxed and not augmented, as the network's loss takes them.
+
+    Args:
+        trainer: of the task, not begun.
+        part: `train` or `val`.
+        count: of batches, fewer where there are not so many images.
+        size: images a batch.
+    """
+    trainer.model = trainer.model if isinstance(trainer.model, nn.Module) else None
+    loader = trainer.get_dataloader(trainer.data[part], batch_size=size, rank=-1, mode="val")
+    found = []
+    for batch in _first(loader, count):
+        found.append(trainer.preprocess_batch(batch))
+    return found
+
+
+def _first(loader: Any, count: int) -> Iterator[Any]:  # noqa: ANN401
+    for number, batch in enumerate(loader):
+        if number == count:
+            return
+        yield batch
+
+
+def loss_of(network: Any, some: list[dict[str, Any]]) -> float:  # noqa: ANN401
+    """Returns the network's own loss an image, in evaluation mode, over batches."""
+    network.eval()
+    total, images = 0.0, 0
+    with torch.no_grad():
+        for batch in some:
+            made = network.loss(batch)
+            loss: Tensor = made[0] if isinstance(made, tuple) else made
+            # Ultralytics' losses are sums over the batch, the one of classification is a mean.
+            count = len(batch["img"])
+            total += float(loss.sum()) * (count if loss.dim() == 0 and "bboxes" not in batch else 1)
+            images += count
+    return total / max(images, 1)
