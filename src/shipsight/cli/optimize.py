@@ -113,5 +113,6 @@ def _print(told: dict[str, Any]) -> None:
             f"{difference['value']:+.4f} [{low:+.4f}, {high:+.4f}]",
             markup=False,
         )
-    console.print(f"\nwritten: {told['checkpoint']}", markup=False)
+    page = Path(told["checkpoint"]).with_suffix(".html")
+    console.print(f"\nwritten: {told['checkpoint']}, {page}", markup=False)
     console.print(f"next:    shipsight build {told['checkpoint']} --data ...", markup=False)

@@ -20,10 +20,11 @@ from shipsight.build.options import BuildOptions
 from shipsight.build.progress import Progress
 from shipsight.build.sources import Sandbox, open_source
 from shipsight.errors import DatasetError, UsageError
-from shipsight.model import Card
+from shipsight.model import Card, format_size
 from shipsight.training.data import link_data
 from shipsight.training.measuring import Measured, compare_speed, measure_accuracy, open_measured
 from shipsight.training.options import PruneOptions, TrainOptions
+from shipsight.training.page import render_pruning
 from shipsight.training.runs import Run, run_job
 
 __all__ = ["PruneResult", "prune"]
@@ -111,7 +112,7 @@ def prune(
 
     Args:
         model: checkpoint.
-        out: checkpoint to write; beside it a folder keeps what is done until all is.
+        out: checkpoint to write; beside it a page with the same name and `.html`, and a folder that keeps what is done.
         training: how is trained.
         options: how much goes.
         progress: is told.
@@ -128,27 +129,25 @@ def prune(
     work = _prepare(model, out, training, options, progress)
     share = options.share if options.share is not None else _share_for(work)
     pruned, controls = {}, {}
-    units: tuple[Mapping[str, Any], ...] = ()
     left = share
     first: Run | None = None
+    pruning: Run | None = None
     for seed in training.seeds:
-        run, found, left = _pruned(work, seed, share)
-        units, first = (units or found), (first or run)
+        run, shrunk, left = _pruned(work, seed, share)
+        first, pruning = first or run, pruning or shrunk
         pruned[seed] = _measure(work, run.network)
         if training.has_control:
             controls[seed] = _measure(work, _control(work, seed).network)
     assert first is not None  # there is a seed
+    assert pruning is not None
     progress.step("measuring speed", 20)
     source = _open(work, model)
     speed = compare_speed({"source": source, "pruned": _open(work, first.network)}, threads=training.threads)
     accuracy = measure_accuracy(source, work.report, threads=training.threads)
     pairs = [(pruned[seed], controls[seed]) for seed in controls]
-    half = out.with_name(out.name + ".half")
-    half.write_bytes(first.network.read_bytes())
-    half.replace(out)
-    return PruneResult(
+    result = PruneResult(
         checkpoint=out,
-        units=units,
+        units=tuple(pruning.result["units"]),
         share=left,
         source=accuracy,
         pruned=pruned,
@@ -157,6 +156,34 @@ def prune(
         speed=speed,
         images=len(work.report),
     )
+    page = render_pruning(result.to_dict(), _facts(work, left), name=work.card.name, measured=pruning.result["images"])
+    _write(out.with_suffix(".html"), page.encode())
+    _write(out, first.network.read_bytes())
+    return result
+
+
+def _write(place: Path, data: bytes) -> None:
+    half = place.with_name(place.name + ".half")
+    half.write_bytes(data)
+    half.replace(place)
+
+
+def _facts(work: _Work, left: float) -> dict[str, str]:
+    training, options = work.training, work.options
+    target = f"{options.latency_ms:g} ms" if options.share is None else f"{options.share:.0%} of the multiply-adds"
+    return {
+        "model": work.model.name,
+        "data": str(work.dataset.origin),
+        "target": target,
+        "reached": f"{left:.1%} of the multiply-adds, in {options.steps} step{'s' * (options.steps != 1)}",
+        "numbers of channels": f"multiples of {options.multiple}",
+        "size": format_size(work.card.input.size_hw),
+        "epochs": str(training.epochs),
+        "batch": str(training.batch),
+        "learning rate": f"{training.lr:g}, AdamW, cosine",
+        "seeds": ", ".join(map(str, training.seeds)),
+        "threads": str(work.threads),
+    }
 
 
 def _prepare(model: Path, out: Path, training: TrainOptions, options: PruneOptions, progress: Progress) -> _Work:
@@ -179,10 +206,10 @@ def _prepare(model: Path, out: Path, training: TrainOptions, options: PruneOptio
     return _Work(model, out, folder, card, dataset, splits.report, data, training, options, progress)
 
 
-def _pruned(work: _Work, seed: int, share: float) -> tuple[Run, tuple[Mapping[str, Any], ...], float]:
-    """Prunes and trains for one seed, step by step."""
+def _pruned(work: _Work, seed: int, share: float) -> tuple[Run, Run, float]:
+    """Prunes and trains for one seed, step by step; returns the last training, the first pruning and the share that is left."""
     steps, given, left = work.options.steps, work.model, 1.0
-    units: tuple[Mapping[str, Any], ...] = ()
+    first: Run | None = None
     run: Run | None = None
     for step, epochs in enumerate(work.phases()):
         # Each step takes the same part of what is there.
@@ -190,11 +217,12 @@ def _pruned(work: _Work, seed: int, share: float) -> tuple[Run, tuple[Mapping[st
         shrunk = _shrink(work, given, wanted, seed, work.folder / f"seed-{seed}" / f"prune-{step}")
         whole, rest = shrunk.result["multiply_adds"]
         left *= rest / whole
-        units = units or tuple(shrunk.result["units"])
+        first = first or shrunk
         run = _train(work, shrunk.network, seed, epochs, work.folder / f"seed-{seed}" / f"train-{step}", "pruned")
         given = run.network
     assert run is not None  # there is a step
-    return run, units, left
+    assert first is not None
+    return run, first, left
 
 
 def _control(work: _Work, seed: int) -> Run:
