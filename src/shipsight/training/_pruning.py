@@ -86,14 +86,10 @@ def _measured(
 ) -> Iterator[Unit]:
     """Yields the units with what the loss grows by where half of their channels are silent."""
     for place, unit in enumerate(channels.units):
-        kept = max(unit.channels // 2 // unit.multiple * unit.multiple, unit.least())
-        with _silenced(network, channels.removed(place, kept)):
-            loss = loss_of(network, seen)
-        share = sum(unit.importance[: unit.channels - kept])
-        grown = max(loss - whole, _FLOOR * whole) if share > 0 else _FLOOR * whole
-        half = sum(unit.importance[: unit.channels // 2])
-        yield replace(unit, sensitivity=grown * (half / share) ** 2 if share > 0 else grown)
-        tell({"unit": place + 1, "units": len(channels.units), "name": unit.name, "loss": loss - whole})
+        with _silenced(network, channels.removed(place, unit.channels - unit.channels // 2)):
+            grown = loss_of(network, seen) - whole
+        yield replace(unit, sensitivity=max(grown, _FLOOR * whole))
+        tell({"unit": place + 1, "units": len(channels.units), "name": unit.name, "loss": grown})
 
 
 @contextmanager
