@@ -21,6 +21,8 @@ from shipsight.errors import ShipsightError, UnsupportedError
 
 __all__ = ["main"]
 
+_YEAR_S = 365 * 86_400  # a training may take long: who began it ends it
+
 
 def main(folder: Path) -> None:
     """Does the job in a folder."""
@@ -32,7 +34,7 @@ def main(folder: Path) -> None:
 
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     try:
-        isolate(Sandbox(job["sandbox"]), Limits(file_bytes=16 << 30, open_files=4096, threads=1024))
+        isolate(Sandbox(job["sandbox"]), Limits(cpu_s=_YEAR_S, file_bytes=16 << 30, open_files=4096, threads=1024))
         import_framework()
         made = {"prune": _prune, "train": _train}[job["kind"]](folder, job, tell)
     except ShipsightError as error:
