@@ -160,6 +160,8 @@ class Channels:
         heads = math.lcm(*(part.heads for part in parts))
         shares = np.mean([normalized(part.importance) for part in parts], 0)
         name = self._names[parts[0].root].removesuffix(".conv")
+        for taken_apart, stock in (("kept", "cv1"), ("worked", "cv1"), ("values", "qkv")):
+            name = ".".join(stock if part == taken_apart else part for part in name.split("."))
         return Unit(name, count, math.lcm(multiple, heads), tuple(shares.tolist()))
 
     def _count(self, size_hw: tuple[int, int]) -> tuple[Layer, ...]:

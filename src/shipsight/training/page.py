@@ -57,11 +57,16 @@ def render_pruning(told: Mapping[str, Any], facts: Mapping[str, str], *, name: s
                 "sensitivity": f"{one['sensitivity']:.3g}",
                 "kept_bar": bar_svg(one["kept"] / one["channels"]),
             }
-            for one in told["units"]
+            for one in sorted(told["units"], key=lambda one: _in_order(one["name"]))
         ],
         facts=list(facts.items()),
         version=__version__,
     )
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    """Returns what names of layers are sorted by: their numbers as numbers."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in name.split(".")]
 
 
 def _on_log(value: float, least: float, most: float) -> float:

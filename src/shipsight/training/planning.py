@@ -18,8 +18,8 @@ from shipsight.errors import UsageError
 
 __all__ = ["LEAST_SHARE", "Layer", "Plan", "Unit", "multiply_adds", "normalized", "plan_channels"]
 
-LEAST_SHARE = 0.125
-"""Of a unit's channels at least so many stay: what is narrower learns nothing any more."""
+LEAST_SHARE = 0.375
+"""Of a unit's channels at least so many stay: what is measured of a half says little of what is left of an eighth."""
 
 
 @dataclass(frozen=True)
