@@ -89,7 +89,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if LONG_FIXTURES & used:
             item.add_marker(pytest.mark.long)
-    if all(importlib.util.find_spec(package) is not None for package in ("torch", "ultralytics")):
+    if all(importlib.util.find_spec(package) is not None for package in ("torch", "torch_pruning", "ultralytics")):
         return
     reason = pytest.mark.skip(reason="torch and ultralytics are not installed: pip install 'shipsight[ultralytics]'")
     for item in items:

@@ -92,7 +92,7 @@ def test_unfolding_and_folding_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*NAMES, *(pytest.param(one, marks=pytest.mark.slow) for one in LARGER)])
-@pytest.mark.parametrize("multiple", [8, 16])
+@pytest.mark.parametrize("multiple", [8, pytest.param(16, marks=pytest.mark.slow)])
 def test_a_network_is_narrower_and_nothing_else(name: str, multiple: int) -> None:
     from shipsight.training._channels import Channels
     from shipsight.training._unfolding import fold, unfold

@@ -22,7 +22,7 @@ from shipsight.build.progress import Silent
 from shipsight.errors import UsageError
 from shipsight.training import PruneOptions, PruneResult, TrainOptions, prune
 
-pytestmark = [pytest.mark.torch, pytest.mark.slow]
+pytestmark = [pytest.mark.torch, pytest.mark.slow, pytest.mark.long]
 
 SIZE = 64
 TASK_OF = {"": "detect", "-seg": "segment", "-pose": "pose", "-obb": "obb", "-cls": "classify"}

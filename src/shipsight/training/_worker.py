@@ -17,7 +17,7 @@ from typing import Any
 
 from shipsight.build.sources.network import check_checkpoint, import_framework, load_network
 from shipsight.build.sources.sandbox import Limits, Sandbox, isolate
-from shipsight.errors import ShipsightError, UnsupportedError
+from shipsight.errors import MissingDependencyError, ShipsightError, UnsupportedError
 
 __all__ = ["main"]
 
@@ -82,6 +82,12 @@ def _save(network: Any, checkpoint: dict[str, Any], place: Path) -> None:  # noq
 
 
 def _prune(folder: Path, job: dict[str, Any], tell: Any) -> dict[str, Any]:  # noqa: ANN401
+    try:
+        import torch_pruning  # noqa: F401 - asked for here, so that its lack has a name
+    except ImportError as error:
+        raise MissingDependencyError(
+            "torch-pruning is needed to prune", got=error, hint="pip install 'shipsight[ultralytics]'"
+        ) from error
     from shipsight.training._pruning import prune_network
 
     network, checkpoint = _open(folder / "given.pt")
