@@ -194,6 +194,40 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [int(row.partition(",")[0]) for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
+class Watched(Silent):
+    """Adds up what steps were said to take."""
+
+    def __init__(self) -> None:
+        self.planned = self.spent = 0.0
+
+    def plan(self, cost: float) -> None:
+        self.planned = cost
+
+    def step(self, text: str, cost: float = 1.0) -> None:
+        self.spent += cost
+
+
+def test_a_latency_is_met_in_several_steps_that_were_planned(tmp_path: Path) -> None:
+    """Whatever a machine takes for a network: half of that is asked for, and the time left is told from the whole."""
+    from shipsight.build.sources import Sandbox
+    from shipsight.training.measuring import compare_speed, open_measured
+
+    data, model = write_data(tmp_path / "data", "detect"), write_model(tmp_path, "")
+    source = open_measured(model, (256, 256), sandbox=Sandbox.REQUIRED)
+    took_ms = compare_speed({"source": source}, threads=1).medians_ms["source"]
+    progress = Watched()
+    result = prune(
+        model,
+        out=tmp_path / "pruned.pt",
+        training=TrainOptions(data=data, size_hw=(256, 256), epochs=2, batch=4, has_control=False, threads=1),
+        options=PruneOptions(share=None, latency_ms=0.8 * took_ms, steps=2, multiple=8, images=8),
+        progress=progress,
+    )
+    assert result.share < 0.95
+    assert result.speed.speedup("pruned") > 1.1
+    assert progress.spent == progress.planned
+
+
 def test_what_exists_is_kept(tmp_path: Path) -> None:
     (tmp_path / "pruned.pt").write_bytes(b"mine")
     with pytest.raises(UsageError, match="exists"):

@@ -29,6 +29,10 @@ from shipsight.training.runs import Run, run_job
 
 __all__ = ["PruneResult", "prune"]
 
+# What steps take beside each other, for the estimate of the time left.
+_OPENING, _MEASURING, _EPOCH, _TIMING = 5.0, 60.0, 20.0, 20.0
+_TRIALS = 6  # networks that are made and timed for a latency
+
 
 @dataclass(frozen=True, eq=False)
 class PruneResult:
@@ -140,7 +144,7 @@ def prune(
             controls[seed] = _measure(work, _control(work, seed).network)
     assert first is not None  # there is a seed
     assert pruning is not None
-    progress.step("measuring speed", 20)
+    progress.step("measuring speed", _TIMING)
     source = _open(work, model)
     speed = compare_speed({"source": source, "pruned": _open(work, first.network)}, threads=training.threads)
     accuracy = measure_accuracy(source, work.report, threads=training.threads)
@@ -186,8 +190,16 @@ def _facts(work: _Work, left: float) -> dict[str, str]:
     }
 
 
+def _cost(training: TrainOptions, options: PruneOptions) -> float:
+    """Returns what all steps take together."""
+    trained = _EPOCH * training.epochs * (2 if training.has_control else 1)
+    tried = _TRIALS * _MEASURING if options.share is None else 0.0
+    return _OPENING + tried + len(training.seeds) * (options.steps * _MEASURING + trained) + _TIMING
+
+
 def _prepare(model: Path, out: Path, training: TrainOptions, options: PruneOptions, progress: Progress) -> _Work:
-    progress.step("opening the model, reading the data set", 5)
+    progress.plan(_cost(training, options))
+    progress.step("opening the model, reading the data set", _OPENING)
     sandbox = Sandbox.REQUIRED if training.sandboxed else Sandbox.OFF
     with open_source(model, sandbox=sandbox) as source:
         card = source.card if training.size_hw is None else source.card.with_size(training.size_hw)
@@ -237,7 +249,7 @@ def _control(work: _Work, seed: int) -> Run:
 
 
 def _shrink(work: _Work, given: Path, share: float, seed: int, folder: Path) -> Run:
-    work.progress.step(f"pruning to {share:.0%} of the multiply-adds: what each layer matters", 60)
+    work.progress.step(f"pruning to {share:.0%} of the multiply-adds: what each layer matters", _MEASURING)
     job = {
         "kind": "prune",
         "task": work.card.task.value,
@@ -253,7 +265,7 @@ def _shrink(work: _Work, given: Path, share: float, seed: int, folder: Path) -> 
 
 
 def _train(work: _Work, given: Path, seed: int, epochs: int, folder: Path, what: str) -> Run:
-    work.progress.step(f"training the {what} network, seed {seed}", 20 * epochs)
+    work.progress.step(f"training the {what} network, seed {seed}", _EPOCH * epochs)
     job = {
         "kind": "train",
         "task": work.card.task.value,
@@ -281,7 +293,7 @@ def _share_for(work: _Work) -> float:
     assert wanted_ms is not None  # the caller looked
     low, high = 0.15, 1.0
     best: float | None = None
-    for trial in range(6):
+    for trial in range(_TRIALS):
         share = (low + high) / 2
         run = _shrink(work, work.model, share, work.training.seeds[0], work.folder / f"trial-{trial}")
         both = {"source": _open(work, work.model), "pruned": _open(work, run.network)}
