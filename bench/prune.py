@@ -21,10 +21,10 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shipsight.build.measure import pooled_interval
+from shipsight.build.measure import Interval, pooled_interval
 from shipsight.build.progress import Silent
 from shipsight.build.sources import Sandbox
-from shipsight.training import PruneOptions, TrainOptions, prune
+from shipsight.training import PruneOptions, PruneResult, TrainOptions, prune
 from shipsight.training.measuring import compare_speed, open_measured
 
 VOID_BELOW = 0.02
@@ -61,7 +61,7 @@ torch.save({"epoch": -1, "model": network, "train_args": network.args}, sys.argv
     return place
 
 
-def main() -> None:
+def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
@@ -74,74 +74,77 @@ def main() -> None:
     parser.add_argument("--speed-at", default="320,640")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    seeds = tuple(map(int, arguments.seeds.split(",")))
-    size_hw = (arguments.imgsz, arguments.imgsz)
+    return parser.parse_args()
 
-    def options(*, has_control: bool = True) -> TrainOptions:
-        return TrainOptions(
-            data=arguments.data,
-            size_hw=size_hw,
-            epochs=arguments.epochs,
-            lr=arguments.lr,
-            seeds=seeds,
-            has_control=has_control,
-        )
 
-    pruned = arguments.work / "pruned.pt"
-    result = prune(
-        arguments.model,
-        out=pruned,
-        training=options(),
-        options=PruneOptions(share=arguments.share, steps=arguments.steps),
-        progress=Told(),
-        force=True,
+def trained(
+    arguments: argparse.Namespace, model: Path, out: str, options: PruneOptions, *, has_control: bool
+) -> PruneResult:
+    training = TrainOptions(
+        data=arguments.data,
+        size_hw=(arguments.imgsz, arguments.imgsz),
+        epochs=arguments.epochs,
+        lr=arguments.lr,
+        seeds=tuple(map(int, arguments.seeds.split(","))),
+        has_control=has_control,
     )
-    told = result.to_dict()
-    # A share of one leaves a network as it is: the same trainings, and nothing taken.
-    half = prune(
-        half_width(arguments.model, arguments.work / "half-width.pt", arguments.imgsz),
-        out=arguments.work / "half-trained.pt",
-        training=options(has_control=False),
-        options=PruneOptions(share=0.9999, steps=arguments.steps, multiple=1, images=16),
-        progress=Told(),
-        force=True,
-    )
-    lost = pooled_interval([(result.controls[seed], half.pruned[seed]) for seed in seeds])
+    return prune(model, out=arguments.work / out, training=training, options=options, progress=Told(), force=True)
+
+
+def speeds(source: Path, pruned: Path, sizes: list[int]) -> list[str]:
+    """Returns a table of source and pruned in turns, a row a size."""
     rows = ["| image size | source, ms | pruned, ms | times as fast |", "|---|---|---|---|"]
-    for size in map(int, arguments.speed_at.split(",")):
+    for size in sizes:
         both = {
             name: open_measured(path, (size, size), sandbox=Sandbox.REQUIRED)
-            for name, path in (("source", arguments.model), ("pruned", pruned))
+            for name, path in (("source", source), ("pruned", pruned))
         }
         speed = compare_speed(both, threads=None)
         medians = speed.medians_ms
         rows.append(f"| {size} | {medians['source']:.2f} | {medians['pruned']:.2f} | {speed.speedup('pruned'):.2f} |")
+    return rows
+
+
+def render(arguments: argparse.Namespace, result: PruneResult, half: PruneResult, lost: Interval) -> str:
+    told = result.to_dict()
+    minus_control = {"value": -lost.value, "low": -lost.high, "high": -lost.low}
     lines = [
         f"# {arguments.model.stem} pruned to {told['share']:.1%} of its multiply-adds",
         "",
-        f"{arguments.epochs} epochs at {arguments.imgsz} px in {arguments.steps} step(s), seeds {arguments.seeds}, {result.images} validation images that no decision looked at; "
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} at the end.",
+        f"{arguments.epochs} epochs at {arguments.imgsz} px in {arguments.steps} step(s), seeds {arguments.seeds}, {result.images} validation images "
+        f"that no decision looked at; {platform.machine()}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} at the end.",
         "",
-        f"Pruned minus control, {told['metric']}: **{interval(told['difference'])}**. Half width minus control: {interval({'value': -lost.value, 'low': -lost.high, 'high': -lost.low})}. "
+        f"Pruned minus control, {told['metric']}: **{interval(told['difference'])}**. Half width minus control: {interval(minus_control)}. "
         f"As it was given: {told['source']:.4f}.",
         "",
         "| seed | pruned | control | half width |",
         "|---|---|---|---|",
         *(
-            f"| {seed} | {result.pruned[seed].value:.4f} | {result.controls[seed].value:.4f} | {half.pruned[seed].value:.4f} |"
-            for seed in seeds
+            f"| {seed} | {one.value:.4f} | {result.controls[seed].value:.4f} | {half.pruned[seed].value:.4f} |"
+            for seed, one in result.pruned.items()
         ),
         "",
-        *rows,
+        *speeds(arguments.model, result.checkpoint, [int(size) for size in arguments.speed_at.split(",")]),
         "",
         "```json",
         json.dumps({one["name"]: [one["kept"], one["channels"]] for one in told["units"]}),
         "```",
         "",
     ]
-    text = "\n".join(lines)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    arguments = read_arguments()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    options = PruneOptions(share=arguments.share, steps=arguments.steps)
+    result = trained(arguments, arguments.model, "pruned.pt", options, has_control=True)
+    narrow = half_width(arguments.model, arguments.work / "half-width.pt", arguments.imgsz)
+    # A share of nearly one leaves a network as it is: the same trainings, and nothing taken.
+    nothing = PruneOptions(share=0.9999, steps=arguments.steps, multiple=1, images=16)
+    half = trained(arguments, narrow, "half-trained.pt", nothing, has_control=False)
+    lost = pooled_interval([(result.controls[seed], one) for seed, one in half.pruned.items()])
+    text = render(arguments, result, half, lost)
     print(text)
     if arguments.out:
         arguments.out.write_text(text, encoding="utf-8")

@@ -181,13 +181,14 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    plan = (work / "prune-0" / "result.json").stat().st_mtime_ns
+    decided = work.parent / "prune-0" / "result.json"
+    plan = decided.stat().st_mtime_ns
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout)
     assert told["difference"] is None
     assert (tmp_path / "pruned.pt").exists()
-    assert (work / "prune-0" / "result.json").stat().st_mtime_ns == plan, "what was done is not done again"
+    assert decided.stat().st_mtime_ns == plan, "what was done is not done again"
     arguments = yaml.safe_load((work / "train-0" / "ultralytics" / "args.yaml").read_text())
     assert Path(arguments["resume"]).name.startswith("resume-")
     rows = (work / "train-0" / "ultralytics" / "results.csv").read_text().splitlines()[1:]
@@ -228,8 +229,32 @@ def test_a_latency_is_met_in_several_steps_that_were_planned(tmp_path: Path) -> 
     assert progress.spent == progress.planned
 
 
-def test_what_exists_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "pruned.pt").write_bytes(b"mine")
+def test_seeds_share_what_does_not_depend_on_them(tmp_path: Path) -> None:
+    result = pruned(tmp_path, "", seeds=(3, 4))
+    assert set(result.pruned) == set(result.controls) == {3, 4}
+    work = tmp_path / ".pruned.pt.work"
+    assert {place.parent.name for place in work.rglob("prune-*/result.json")} == {"prune-0"}
+    assert {place.parent.parent.name for place in work.rglob("train-*/result.json")} == {"seed-3", "seed-4"}
+    assert result.to_dict()["spread"] is not None
+
+
+def test_an_image_that_is_reported_on_trains_nobody_under_another_name(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", "detect").parent
+    seen = data / "images" / "val" / "0.png"
+    (data / "images" / "train" / "again.png").write_bytes(seen.read_bytes())
+    (data / "labels" / "train" / "again.txt").write_bytes((data / "labels" / "val" / "0.txt").read_bytes())
+    training = TrainOptions(data=data / "data.yaml", size_hw=(SIZE, SIZE), epochs=1, batch=4, has_control=False)
+    options = PruneOptions(share=0.6, multiple=8, images=8)
+    model = write_model(tmp_path, "")
+    result = prune(model, out=tmp_path / "pruned.pt", training=training, options=options, progress=Silent())
+    trained = (tmp_path / ".pruned.pt.work" / "data" / "images" / "train").iterdir()
+    assert seen.read_bytes() not in [image.read_bytes() for image in trained]
+    assert "duplicates-between-splits" in {one.code for one in result.warnings}
+
+
+@pytest.mark.parametrize("name", ["pruned.pt", "pruned.html"])
+def test_what_exists_is_kept(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"mine")
     with pytest.raises(UsageError, match="exists"):
         pruned(tmp_path, "")
-    assert (tmp_path / "pruned.pt").read_bytes() == b"mine"
+    assert (tmp_path / name).read_bytes() == b"mine"

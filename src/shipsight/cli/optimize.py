@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shipsight.cli.output import TerminalProgress, make_table, number, print_json, screen
+from shipsight.cli.output import TerminalProgress, make_table, number, print_json, screen, warn
 from shipsight.errors import UsageError
 
 __all__ = ["optimize_app"]
@@ -30,7 +30,7 @@ def prune_command(
     out: Annotated[
         Path | None, typer.Option(help="Checkpoint to write; default: the model's name with -pruned.pt.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing checkpoint.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing checkpoint and its page.")] = False,
     target_flops: Annotated[
         float | None, typer.Option(help="Share of the multiply-adds that is left; default 0.55.")
     ] = None,
@@ -77,6 +77,8 @@ def prune_command(
     with TerminalProgress(quiet=as_json) as progress:
         result = prune(model, out=Path(place), training=training, options=options, progress=progress, force=force)
     told = result.to_dict()
+    for one in result.warnings:
+        warn(one.code, one.text)
     if as_json:
         print_json(told)
     else:
@@ -94,9 +96,10 @@ def _print(told: dict[str, Any]) -> None:
     console = screen()
     metric = {"top1": "top-1"}.get(told["metric"], "mAP50-95")
     rows = [["source", "-", number(told["source"], 4), number(told["latency_ms"]["source"], 2), "1.00"]]
+    timed = [number(told["latency_ms"]["pruned"], 2), number(told["speedup"], 2)]
     for seed, value in told["pruned"].items():
-        latency, faster = told["latency_ms"]["pruned"], told["speedup"]
-        rows.append(["pruned", str(seed), number(value, 4), number(latency, 2), number(faster, 2)])
+        rows.append(["pruned", str(seed), number(value, 4), *timed])
+        timed = ["-", "-"]  # the first is timed, and written
     rows += [["control", str(seed), number(value, 4), "-", "-"] for seed, value in told["controls"].items()]
     console.print(make_table(["network", "seed", metric, "ms", "times as fast"], rows))
     narrow = sorted(told["units"], key=lambda one: one["kept"] / one["channels"])

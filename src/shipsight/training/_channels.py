@@ -97,10 +97,6 @@ class Channels:
         self.units = tuple(self._unit(some, multiple) for some in self._parts)
         self.layers = self._count(size_hw)
 
-    def importances(self, place: int) -> list[NDArray[np.float64]]:
-        """Returns what each part of a unit weighs, by channel."""
-        return [part.importance for part in self._parts[place]]
-
     def removed(self, place: int, kept: int) -> list[tuple[nn.Module, list[int]]]:
         """Returns what goes where a unit keeps so many channels: the layers that make them, and which."""
         return [(maker, _weakest(part, kept)) for part in self._parts[place] for maker in part.makers]

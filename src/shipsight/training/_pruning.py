@@ -15,7 +15,7 @@ from torch import nn
 from shipsight.training._channels import Channels
 from shipsight.training._trainers import Tell, batches, loss_of, trainer_class
 from shipsight.training._unfolding import fold, unfold
-from shipsight.training.planning import Unit, multiply_adds, plan_channels
+from shipsight.training.planning import multiply_adds, plan_channels
 
 __all__ = ["prune_network"]
 
@@ -30,8 +30,8 @@ def prune_network(network: Any, folder: Path, job: dict[str, Any], tell: Tell) -
     Args:
         network: of Ultralytics, float.
         folder: of the run.
-        job: `task, size_hw, multiple, share, images, arguments`, and `plan`, the channels that are kept where that was
-            decided before.
+        job: `task, size_hw, multiple, share, images, arguments, threads`, and `sensitivities` of the groups where they were
+            measured before, else None.
         tell: is told of the progress.
 
     Returns:
@@ -45,23 +45,22 @@ def prune_network(network: Any, folder: Path, job: dict[str, Any], tell: Tell) -
     )
     network.args = trainer.args
     trainer.model = network
-    seen = batches(trainer, "train", -(-job["images"] // _BATCH), _BATCH)
+    seen = batches(trainer, -(-job["images"] // _BATCH), _BATCH)
     before = loss_of(network, seen)
     unfold(network)
     channels = Channels(network, size_hw=size_hw, multiple=job["multiple"])
-    units = channels.units
-    if job.get("plan") is None:
-        units = tuple(_measured(network, channels, seen, before, tell))
-        kept = plan_channels(units, channels.layers, share=job["share"]).kept
-    else:
-        kept = tuple(job["plan"])
+    known = job["sensitivities"]
+    if known is None:
+        known = list(_sensitivities(network, channels, seen, before, tell))
+    units = tuple(replace(unit, sensitivity=one) for unit, one in zip(channels.units, known, strict=True))
+    kept = plan_channels(units, channels.layers, share=job["share"]).kept
     whole = multiply_adds(channels.layers, [unit.channels for unit in units])
     left = multiply_adds(channels.layers, kept)
     channels.prune(kept)
     fold(network)
     network.criterion = None
     raw = loss_of(network, seen)
-    recalibrate(network, seen)
+    _recalibrate(network, seen)
     after = loss_of(network, seen)
     network.criterion = None
     network.args = {}
@@ -70,26 +69,25 @@ def prune_network(network: Any, folder: Path, job: dict[str, Any], tell: Tell) -
             {"name": unit.name, "channels": unit.channels, "kept": count, "sensitivity": unit.sensitivity}
             for unit, count in zip(units, kept, strict=True)
         ],
-        "layers": len(channels.layers),
         "multiply_adds": [whole, left],
         "loss": {"before": before, "pruned": raw, "recalibrated": after},
         "images": sum(len(batch["img"]) for batch in seen),
     }
 
 
-def _measured(
+def _sensitivities(
     network: Any,  # noqa: ANN401
     channels: Channels,
     seen: list[dict[str, Any]],
     whole: float,
     tell: Tell,
-) -> Iterator[Unit]:
-    """Yields the units with what the loss grows by where half of their channels are silent."""
+) -> Iterator[float]:
+    """Yields what the loss grows by where half of a unit's channels are silent."""
     for place, unit in enumerate(channels.units):
         with _silenced(network, channels.removed(place, unit.channels - unit.channels // 2)):
             grown = loss_of(network, seen) - whole
-        yield replace(unit, sensitivity=max(grown, _FLOOR * whole))
-        tell({"unit": place + 1, "units": len(channels.units), "name": unit.name, "loss": grown})
+        tell({"unit": place + 1, "units": len(channels.units)})
+        yield max(grown, _FLOOR * whole)
 
 
 @contextmanager
@@ -116,7 +114,7 @@ def _silenced(network: nn.Module, removed: Sequence[tuple[nn.Module, list[int]]]
             parameter.data = values
 
 
-def recalibrate(network: nn.Module, seen: Sequence[dict[str, Any]]) -> None:
+def _recalibrate(network: nn.Module, seen: Sequence[dict[str, Any]]) -> None:
     """Has the normalization layers measure mean and variance anew, on images as they are deployed."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

@@ -7,7 +7,8 @@ network of full size from mostly random weights. Runs in the child process, wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,7 @@ def trainer_class(task: str) -> Any:  # noqa: ANN401 - ultralytics is untyped
             """Returns the network of the checkpoint; there is none without."""
             if weights is None:
                 return super().get_model(cfg, weights, verbose)
-            network: Any = getattr(weights, "model", weights) if not hasattr(weights, "yaml") else weights
-            network = network.float()
+            network: Any = weights.float()
             network.names = self.data["names"]
             for parameter in network.parameters():
                 parameter.requires_grad_(True)
@@ -108,28 +108,16 @@ def _numbers(losses: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in losses.items()}
 
 
-def batches(trainer: Any, part: str, count: int, size: int) -> list[dict[str, Any]]:  # noqa: ANN401
-    """Returns batches of a part of the data, letterboxed and not augmented, as the network's loss takes them.
+def batches(trainer: Any, count: int, size: int) -> list[dict[str, Any]]:  # noqa: ANN401
+    """Returns batches of training images, letterboxed and not augmented, as the network's loss takes them.
 
     Args:
-        trainer: of the task, not begun.
-        part: `train` or `val`.
+        trainer: of the task, with its network, not begun.
         count: of batches, fewer where there are not so many images.
         size: images a batch.
     """
-    trainer.model = trainer.model if isinstance(trainer.model, nn.Module) else None
-    loader = trainer.get_dataloader(trainer.data[part], batch_size=size, rank=-1, mode="val")
-    found = []
-    for batch in _first(loader, count):
-        found.append(trainer.preprocess_batch(batch))
-    return found
-
-
-def _first(loader: Any, count: int) -> Iterator[Any]:  # noqa: ANN401
-    for number, batch in enumerate(loader):
-        if number == count:
-            return
-        yield batch
+    loader = trainer.get_dataloader(trainer.data["train"], batch_size=size, rank=-1, mode="val")
+    return [trainer.preprocess_batch(batch) for batch in itertools.islice(loader, count)]
 
 
 def loss_of(network: Any, some: list[dict[str, Any]]) -> float:  # noqa: ANN401
@@ -140,8 +128,8 @@ def loss_of(network: Any, some: list[dict[str, Any]]) -> float:  # noqa: ANN401
         for batch in some:
             made = network.loss(batch)
             loss: Tensor = made[0] if isinstance(made, tuple) else made
-            # Ultralytics' losses are sums over the batch, the one of classification is a mean.
             count = len(batch["img"])
-            total += float(loss.sum()) * (count if loss.dim() == 0 and "bboxes" not in batch else 1)
+            # Of Ultralytics' losses those with parts are sums over the batch; the one of classification is a mean.
+            total += float(loss.sum()) * (count if loss.dim() == 0 else 1)
             images += count
     return total / max(images, 1)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The images of a training, as Ultralytics wants them, beside nobody's data: it writes caches where labels lie.
 
-Links to the user's files stand in a folder of the run, divided as a build divides them: what is trained on, and what decisions
-look at (the guard). The images that figures are published of (the report) are not there at all. Private to the room.
+Links to the user's files stand in a folder of the run. The images that figures are published of (the report) are not there at all. Private to the room.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class TrainOptions:
         device: that Ultralytics trains on.
         more: arguments of Ultralytics beside these.
         sandboxed: whether the model is opened only where that can be isolated.
-        seed: of what is not trained: which images are held out.
+        seed: of what is not trained: which images are measured where there are very many.
     """
 
     data: Path

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`shipsight optimize prune`: channels go, the rest is trained again, and a control that lost none is trained the same way.
 
-Decisions look at training images alone: some train, some are held out. What is published is measured on the validation split, once,
-when all is over. Leaves to others: which channels (`planning`, `_pruning`), the trainings (`runs`), measuring (`measuring`). Stable.
+Decisions look at training images alone, and all of them train. What is published is measured on the validation split, once, when all
+is over. Leaves to others: which channels (`planning`, `_pruning`), the trainings (`runs`), measuring (`measuring`). Stable.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from shipsight.build.material import gather_material
-from shipsight.build.measure import Accuracy, Alternation, Dataset, Interval, Sample, compare, pooled_interval
+from shipsight.build.measure import Accuracy, Alternation, Dataset, Interval, Sample, pooled_interval
 from shipsight.build.options import BuildOptions
 from shipsight.build.progress import Progress
 from shipsight.build.sources import Sandbox, open_source
 from shipsight.errors import DatasetError, UsageError
 from shipsight.model import Card, format_size
+from shipsight.model.warning import BuildWarning
 from shipsight.training.data import link_data
 from shipsight.training.measuring import Measured, compare_speed, measure_accuracy, open_measured
 from shipsight.training.options import PruneOptions, TrainOptions
@@ -30,8 +31,11 @@ from shipsight.training.runs import Run, run_job
 __all__ = ["PruneResult", "prune"]
 
 # What steps take beside each other, for the estimate of the time left.
-_OPENING, _MEASURING, _EPOCH, _TIMING = 5.0, 60.0, 20.0, 20.0
+_OPENING, _MEASURING, _PRUNING, _EPOCH, _TIMING = 5.0, 60.0, 10.0, 20.0, 20.0
 _TRIALS = 6  # networks that are made and timed for a latency
+_LEAST_IMAGES = 8  # what Ultralytics is given to validate on, which it is told not to do: no epoch is chosen
+_OF_QUANTIZATION = {"few-calibration-images", "few-guard-images", "no-calibration-images"}
+_LEAST_TRIED = 0.2  # of the multiply-adds: about what is left where every layer keeps its least
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,7 @@ class PruneResult:
 
     Attributes:
         checkpoint: of the first seed, of stock classes alone.
-        units: of the last step: name, channels before it and kept, sensitivity.
+        units: of the first step: name, channels before it and kept, sensitivity.
         share: of the multiply-adds that is left.
         source: accuracy of the model that was given.
         pruned: accuracies by seed.
@@ -48,6 +52,7 @@ class PruneResult:
         difference: pruned minus control over all seeds, None without controls.
         speed: of source and pruned in turns.
         images: how many the accuracies are measured on.
+        warnings: what the user should know of the model and the data.
     """
 
     checkpoint: Path
@@ -59,6 +64,7 @@ class PruneResult:
     difference: Interval | None
     speed: Alternation
     images: int
+    warnings: tuple[BuildWarning, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what `--json` prints."""
@@ -76,6 +82,7 @@ class PruneResult:
             "latency_ms": self.speed.medians_ms,
             "speedup": self.speed.speedup("pruned"),
             "units": [dict(one) for one in self.units],
+            "warnings": [one.to_dict() for one in self.warnings],
         }
 
 
@@ -90,6 +97,7 @@ class _Work:
     dataset: Dataset
     report: tuple[Sample, ...]
     data: Path
+    warnings: tuple[BuildWarning, ...]
     training: TrainOptions
     options: PruneOptions
     progress: Progress
@@ -128,41 +136,38 @@ def prune(
         TrainingError: a training ended without a result; given again, the command goes on.
         ArtefactError, LimitError, SandboxError, MissingDependencyError: of the model, as `build`.
     """
-    if out.exists() and not force:
-        raise UsageError("the checkpoint exists", where=out, hint="Give --force to replace it, or another --out.")
+    page = out.with_suffix(".html")
+    for place in (out, page):
+        if place.exists() and not force:
+            raise UsageError("the file exists", where=place, hint="Give --force to replace it, or another --out.")
     work = _prepare(model, out, training, options, progress)
-    share = options.share if options.share is not None else _share_for(work)
-    pruned, controls = {}, {}
-    left = share
-    first: Run | None = None
-    pruning: Run | None = None
+    begun, share = _begin(work)
+    runs: dict[int, Run] = {}
+    controls: dict[int, Accuracy] = {}
     for seed in training.seeds:
-        run, shrunk, left = _pruned(work, seed, share)
-        first, pruning = first or run, pruning or shrunk
-        pruned[seed] = _measure(work, run.network)
+        runs[seed], left = _pruned(work, begun, seed, share)
         if training.has_control:
             controls[seed] = _measure(work, _control(work, seed).network)
-    assert first is not None  # there is a seed
-    assert pruning is not None
+    pruned = {seed: _measure(work, run.network) for seed, run in runs.items()}
+    first = runs[training.seeds[0]].network
     progress.step("measuring speed", _TIMING)
     source = _open(work, model)
-    speed = compare_speed({"source": source, "pruned": _open(work, first.network)}, threads=training.threads)
-    accuracy = measure_accuracy(source, work.report, threads=training.threads)
     pairs = [(pruned[seed], controls[seed]) for seed in controls]
     result = PruneResult(
         checkpoint=out,
-        units=tuple(pruning.result["units"]),
+        units=tuple(begun.result["units"]),
         share=left,
-        source=accuracy,
+        source=measure_accuracy(source, work.report, threads=training.threads),
         pruned=pruned,
         controls=controls,
-        difference=pooled_interval(pairs) if len(pairs) > 1 else compare(*pairs[0]) if pairs else None,
-        speed=speed,
+        difference=pooled_interval(pairs) if pairs else None,
+        speed=compare_speed({"source": source, "pruned": _open(work, first)}, threads=training.threads),
         images=len(work.report),
+        warnings=work.warnings,
     )
-    page = render_pruning(result.to_dict(), _facts(work, left), name=work.card.name, measured=pruning.result["images"])
-    _write(out.with_suffix(".html"), page.encode())
-    _write(out, first.network.read_bytes())
+    told = render_pruning(result.to_dict(), _facts(work, left), name=work.card.name, measured=begun.result["images"])
+    _write(page, told.encode())
+    _write(out, first.read_bytes())
     return result
 
 
@@ -193,8 +198,9 @@ def _facts(work: _Work, left: float) -> dict[str, str]:
 def _cost(training: TrainOptions, options: PruneOptions) -> float:
     """Returns what all steps take together."""
     trained = _EPOCH * training.epochs * (2 if training.has_control else 1)
-    tried = _TRIALS * _MEASURING if options.share is None else 0.0
-    return _OPENING + tried + len(training.seeds) * (options.steps * _MEASURING + trained) + _TIMING
+    tried = _TRIALS * _PRUNING if options.share is None else 0.0
+    each = (options.steps - 1) * _MEASURING + trained
+    return _OPENING + _MEASURING + tried + len(training.seeds) * each + _TIMING
 
 
 def _prepare(model: Path, out: Path, training: TrainOptions, options: PruneOptions, progress: Progress) -> _Work:
@@ -203,38 +209,54 @@ def _prepare(model: Path, out: Path, training: TrainOptions, options: PruneOptio
     sandbox = Sandbox.REQUIRED if training.sandboxed else Sandbox.OFF
     with open_source(model, sandbox=sandbox) as source:
         card = source.card if training.size_hw is None else source.card.with_size(training.size_hw)
+        warnings = source.warnings
     material = gather_material(card, BuildOptions(data=training.data, seed=training.seed))
     assert material.dataset is not None  # there is `data`
     assert material.splits is not None
-    splits, dataset = material.splits, material.dataset
-    held = {sample.image for sample in splits.guard}
-    trained = [sample for sample in dataset.splits.get("train", ()) if sample.image not in held]
-    seen = {sample.image for sample in splits.report}
-    trained = [sample for sample in trained if sample.image not in seen]
+    report, dataset = material.splits.report, material.dataset
+    # By content: the same image under another name would be trained on and reported on.
+    reported = {sample.digest for sample in report}
+    trained = [sample for sample in dataset.splits.get("train", ()) if sample.digest not in reported]
     if not trained:
         raise DatasetError("no images to train on", where=dataset.origin, expected="a split `train`")
     folder = out.parent / f".{out.name}.work"
-    data = link_data(folder / "data", dataset, card, {"train": trained, "val": splits.guard or trained[:8]})
-    return _Work(model, out, folder, card, dataset, splits.report, data, training, options, progress)
+    data = link_data(folder / "data", dataset, card, {"train": trained, "val": trained[:_LEAST_IMAGES]})
+    told = (*warnings, *(one for one in material.warnings if one.code not in _OF_QUANTIZATION))
+    return _Work(model, out, folder, card, dataset, report, data, told, training, options, progress)
 
 
-def _pruned(work: _Work, seed: int, share: float) -> tuple[Run, Run, float]:
-    """Prunes and trains for one seed, step by step; returns the last training, the first pruning and the share that is left."""
-    steps, given, left = work.options.steps, work.model, 1.0
-    first: Run | None = None
-    run: Run | None = None
-    for step, epochs in enumerate(work.phases()):
+def _begin(work: _Work) -> tuple[Run, float]:
+    """Prunes the model as it was given: the first step of every seed.
+
+    Returns:
+        The run, and the share of multiply-adds that shall be left after all steps.
+
+    Raises:
+        UsageError: no network is as small or fast as that.
+    """
+    share, known = work.options.share, None
+    if share is None:
+        share, known = _share_for(work)
+    return _shrink(work, work.model, share ** (1 / work.options.steps), work.folder / "prune-0", known), share
+
+
+def _pruned(work: _Work, begun: Run, seed: int, share: float) -> tuple[Run, float]:
+    """Trains what the first step left, and goes on step by step; returns the last training and the share that is left."""
+    steps, folder = work.options.steps, work.folder / f"seed-{seed}"
+    shrunk, left = begun, _left(begun)
+    first, *later = work.phases()
+    run = _train(work, shrunk.network, seed, first, folder / "train-0", "pruned")
+    for step, epochs in enumerate(later, 1):
         # Each step takes the same part of what is there.
-        wanted = share ** ((step + 1) / steps) / left
-        shrunk = _shrink(work, given, wanted, seed, work.folder / f"seed-{seed}" / f"prune-{step}")
-        whole, rest = shrunk.result["multiply_adds"]
-        left *= rest / whole
-        first = first or shrunk
-        run = _train(work, shrunk.network, seed, epochs, work.folder / f"seed-{seed}" / f"train-{step}", "pruned")
-        given = run.network
-    assert run is not None  # there is a step
-    assert first is not None
-    return run, first, left
+        shrunk = _shrink(work, run.network, share ** ((step + 1) / steps) / left, folder / f"prune-{step}", None)
+        left *= _left(shrunk)
+        run = _train(work, shrunk.network, seed, epochs, folder / f"train-{step}", "pruned")
+    return run, left
+
+
+def _left(shrunk: Run) -> float:
+    before, after = shrunk.result["multiply_adds"]
+    return float(after / before)
 
 
 def _control(work: _Work, seed: int) -> Run:
@@ -248,8 +270,10 @@ def _control(work: _Work, seed: int) -> Run:
     return run
 
 
-def _shrink(work: _Work, given: Path, share: float, seed: int, folder: Path) -> Run:
-    work.progress.step(f"pruning to {share:.0%} of the multiply-adds: what each layer matters", _MEASURING)
+def _shrink(work: _Work, given: Path, share: float, folder: Path, sensitivities: list[float] | None) -> Run:
+    """Prunes a network; where its groups were measured before, they are not measured again."""
+    cost = _MEASURING if sensitivities is None else _PRUNING
+    work.progress.step(f"pruning to {share:.0%} of the multiply-adds", cost)
     job = {
         "kind": "prune",
         "task": work.card.task.value,
@@ -258,8 +282,9 @@ def _shrink(work: _Work, given: Path, share: float, seed: int, folder: Path) -> 
         "size_hw": list(work.card.input.size_hw),
         "multiple": work.options.multiple,
         "share": share,
+        "sensitivities": sensitivities,
         "images": work.options.images,
-        "arguments": work.training.arguments(work.data, work.card.input.size_hw, 1, seed),
+        "arguments": work.training.arguments(work.data, work.card.input.size_hw, 1, work.training.seed),
     }
     return run_job(folder, job, given, lambda line: _tell(work.progress, line))
 
@@ -283,34 +308,40 @@ def _tell(progress: Progress, line: Mapping[str, Any]) -> None:
         progress.part(line["unit"], line["units"])
 
 
-def _share_for(work: _Work) -> float:
-    """Returns the share of multiply-adds that is as fast as asked for: networks of several shares are made and timed.
+def _share_for(work: _Work) -> tuple[float, list[float]]:
+    """Returns the share of multiply-adds that is as fast as asked for, and the sensitivities that were measured on the way.
+
+    Networks of several shares are made and timed.
 
     Raises:
         UsageError: no network is so fast.
     """
     wanted_ms = work.options.latency_ms
     assert wanted_ms is not None  # the caller looked
-    low, high = 0.15, 1.0
+    source = _open(work, work.model)
+    low, high = _LEAST_TRIED, 1.0
     best: float | None = None
+    known: list[float] | None = None
     for trial in range(_TRIALS):
         share = (low + high) / 2
-        run = _shrink(work, work.model, share, work.training.seeds[0], work.folder / f"trial-{trial}")
-        both = {"source": _open(work, work.model), "pruned": _open(work, run.network)}
+        try:
+            run = _shrink(work, work.model, share, work.folder / f"trial-{trial}", known)
+        except UsageError:
+            low = share  # no network is so small
+            continue
+        known = [one["sensitivity"] for one in run.result["units"]]
+        both = {"source": source, "pruned": _open(work, run.network)}
         took_ms = compare_speed(both, threads=work.training.threads).medians_ms["pruned"]
         work.progress.note(f"{share:.1%} of the multiply-adds take {took_ms:.2f} ms")
-        if took_ms <= wanted_ms:
-            best, low = share, share
-        else:
-            high = share
-    if best is None:
+        low, high, best = (share, high, share) if took_ms <= wanted_ms else (low, share, best)
+    if best is None or known is None:
         raise UsageError(
             "no network of these layers is so fast here",
             where="--target-latency-ms",
             got=wanted_ms,
             hint="Give a smaller image size, a smaller model, or quantize what is left.",
         )
-    return best
+    return best, known
 
 
 def _open(work: _Work, checkpoint: Path) -> Measured:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,17 @@ OnLine = Callable[[dict[str, Any]], None]
 """Takes a line about the progress of a job."""
 
 
+@dataclass(frozen=True)
 class Run:
     """What a job made.
-
-    Args:
-        folder: of the job.
-        result: what it said in the end.
 
     Attributes:
         network: the checkpoint.
         result: what it said in the end.
     """
 
-    def __init__(self, folder: Path, result: Mapping[str, Any]) -> None:
-        self.network, self.result = folder / "made.pt", result
+    network: Path
+    result: Mapping[str, Any]
 
 
 def run_job(folder: Path, job: Mapping[str, Any], given: Path, on_line: OnLine) -> Run:
@@ -69,7 +67,7 @@ def run_job(folder: Path, job: Mapping[str, Any], given: Path, on_line: OnLine) 
     result = folder / "result.json"
     if not result.exists():
         _run(folder, on_line)
-    return Run(folder, json.loads(result.read_text(encoding="utf-8")))
+    return Run(folder / "made.pt", json.loads(result.read_text(encoding="utf-8")))
 
 
 def _run(folder: Path, on_line: OnLine) -> None:
