@@ -16,6 +16,8 @@ __all__ = ["Redactor"]
 
 _NUMBER = r"[-+]?\d{1,9}(?:\.\d{1,9})?(?:e[-+]?\d{1,3})?"
 _NUMERIC = re.compile(rf"{_NUMBER}(?:-\d{{1,6}}(?:\.\d{{1,6}})?)?|\d{{1,5}}\.\d{{1,5}}\.\d{{1,5}}")
+_WHOLE = re.compile(r"[0-9]{1,9}")
+_MOST_NUMBERS = 3  # in a key: more, or longer ones, could be anything written in digits
 _WITH_UNIT = re.compile(rf"{_NUMBER}-?([A-Za-z]{{1,12}})")
 _VARIANT = re.compile(
     r"(onnxruntime|openvino|litert|ncnn|tensorrt|pytorch)(-(fp32|fp16|bf16|int8|dynamic|mixed))*(-\d{1,5}(x\d{1,5})?)?"
@@ -65,7 +67,9 @@ class Redactor:
 
     def key(self, text: str, other: str) -> str:
         """Returns a key of a figure whose parts are words of the doctor's own; `other` where it is none."""
-        if text.isascii() and all(part.isdigit() or part.lower() in said_words() for part in text.split("_")):
+        parts = text.split("_")
+        is_short = sum(part.isdigit() for part in parts) <= _MOST_NUMBERS
+        if is_short and all(_WHOLE.fullmatch(part) or part.lower() in said_words() for part in parts):
             return text
         self.taken += 1
         return other
