@@ -18,6 +18,7 @@ from shipsight.build.measuring import Evaluator, open_variant
 from shipsight.build.options import BuildOptions
 from shipsight.build.sources import Sandbox, open_source
 from shipsight.model import Card, Precision, Variant
+from shipsight.model.warning import BuildWarning
 
 __all__ = ["Measured", "compare_speed", "measure_accuracy", "open_measured"]
 
@@ -28,27 +29,34 @@ class Measured:
 
     Attributes:
         card: what it is, at the size that is measured.
+        warnings: what a person should know of it.
         variant: the form.
         files: of the form.
     """
 
     card: Card
+    warnings: tuple[BuildWarning, ...]
     variant: Variant
     files: Mapping[str, bytes]
 
 
-def open_measured(checkpoint: Path, size_hw: tuple[int, int], *, sandbox: Sandbox) -> Measured:
+def open_measured(checkpoint: Path, size_hw: tuple[int, int] | None, *, sandbox: Sandbox) -> Measured:
     """Exports a checkpoint.
+
+    Args:
+        checkpoint: of Ultralytics.
+        size_hw: of its input, None for the one that it was trained at.
+        sandbox: whether it is opened only where that can be isolated.
 
     Raises:
         ArtefactError, LimitError, SandboxError: as `open_source`.
     """
     with open_source(checkpoint, sandbox=sandbox) as source:
-        card = source.card.with_size(size_hw)
-        onnx = source.export_onnx(size_hw)
+        card = source.card if size_hw is None else source.card.with_size(size_hw)
+        warnings, onnx = source.warnings, source.export_onnx(card.input.size_hw)
     options = BuildOptions(precisions=(Precision.FP32,))
     (variant,) = float_variants("openvino", card, options, has_bf16=False, is_trimmed=True)
-    return Measured(card, variant, float_files(variant, onnx, card))
+    return Measured(card, warnings, variant, float_files(variant, onnx, card))
 
 
 def measure_accuracy(one: Measured, samples: Sequence[Sample], *, threads: int | None) -> Accuracy:

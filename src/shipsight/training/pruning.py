@@ -18,7 +18,7 @@ from shipsight.build.material import gather_material
 from shipsight.build.measure import Accuracy, Alternation, Dataset, Interval, Sample, pooled_interval
 from shipsight.build.options import BuildOptions
 from shipsight.build.progress import Progress
-from shipsight.build.sources import Sandbox, open_source
+from shipsight.build.sources import Sandbox
 from shipsight.errors import DatasetError, UsageError
 from shipsight.model import Card, format_size
 from shipsight.model.warning import BuildWarning
@@ -91,6 +91,7 @@ class _Work:
     """What all runs of a command share."""
 
     model: Path
+    source: Measured
     out: Path
     folder: Path
     card: Card
@@ -147,27 +148,27 @@ def prune(
     for seed in training.seeds:
         runs[seed], left = _pruned(work, begun, seed, share)
         if training.has_control:
-            controls[seed] = _measure(work, _control(work, seed).network)
-    pruned = {seed: _measure(work, run.network) for seed, run in runs.items()}
-    first = runs[training.seeds[0]].network
+            controls[seed] = _measure(work, _open(work, _control(work, seed).network))
+    opened = {seed: _open(work, run.network) for seed, run in runs.items()}
+    pruned = {seed: _measure(work, one) for seed, one in opened.items()}
+    first = training.seeds[0]
     progress.step("measuring speed", _TIMING)
-    source = _open(work, model)
     pairs = [(pruned[seed], controls[seed]) for seed in controls]
     result = PruneResult(
         checkpoint=out,
         units=tuple(begun.result["units"]),
         share=left,
-        source=measure_accuracy(source, work.report, threads=training.threads),
+        source=_measure(work, work.source),
         pruned=pruned,
         controls=controls,
         difference=pooled_interval(pairs) if pairs else None,
-        speed=compare_speed({"source": source, "pruned": _open(work, first)}, threads=training.threads),
+        speed=compare_speed({"source": work.source, "pruned": opened[first]}, threads=training.threads),
         images=len(work.report),
         warnings=work.warnings,
     )
     told = render_pruning(result.to_dict(), _facts(work, left), name=work.card.name, measured=begun.result["images"])
     _write(page, told.encode())
-    _write(out, first.read_bytes())
+    _write(out, runs[first].network.read_bytes())
     return result
 
 
@@ -207,9 +208,8 @@ def _prepare(model: Path, out: Path, training: TrainOptions, options: PruneOptio
     progress.plan(_cost(training, options))
     progress.step("opening the model, reading the data set", _OPENING)
     sandbox = Sandbox.REQUIRED if training.sandboxed else Sandbox.OFF
-    with open_source(model, sandbox=sandbox) as source:
-        card = source.card if training.size_hw is None else source.card.with_size(training.size_hw)
-        warnings = source.warnings
+    source = open_measured(model, training.size_hw, sandbox=sandbox)
+    card = source.card
     material = gather_material(card, BuildOptions(data=training.data, seed=training.seed))
     assert material.dataset is not None  # there is `data`
     assert material.splits is not None
@@ -221,8 +221,8 @@ def _prepare(model: Path, out: Path, training: TrainOptions, options: PruneOptio
         raise DatasetError("no images to train on", where=dataset.origin, expected="a split `train`")
     folder = out.parent / f".{out.name}.work"
     data = link_data(folder / "data", dataset, card, {"train": trained, "val": trained[:_LEAST_IMAGES]})
-    told = (*warnings, *(one for one in material.warnings if one.code not in _OF_QUANTIZATION))
-    return _Work(model, out, folder, card, dataset, report, data, told, training, options, progress)
+    told = (*source.warnings, *(one for one in material.warnings if one.code not in _OF_QUANTIZATION))
+    return _Work(model, source, out, folder, card, dataset, report, data, told, training, options, progress)
 
 
 def _begin(work: _Work) -> tuple[Run, float]:
@@ -318,7 +318,6 @@ def _share_for(work: _Work) -> tuple[float, list[float]]:
     """
     wanted_ms = work.options.latency_ms
     assert wanted_ms is not None  # the caller looked
-    source = _open(work, work.model)
     low, high = _LEAST_TRIED, 1.0
     best: float | None = None
     known: list[float] | None = None
@@ -330,7 +329,7 @@ def _share_for(work: _Work) -> tuple[float, list[float]]:
             low = share  # no network is so small
             continue
         known = [one["sensitivity"] for one in run.result["units"]]
-        both = {"source": source, "pruned": _open(work, run.network)}
+        both = {"source": work.source, "pruned": _open(work, run.network)}
         took_ms = compare_speed(both, threads=work.training.threads).medians_ms["pruned"]
         work.progress.note(f"{share:.1%} of the multiply-adds take {took_ms:.2f} ms")
         low, high, best = (share, high, share) if took_ms <= wanted_ms else (low, share, best)
@@ -348,5 +347,5 @@ def _open(work: _Work, checkpoint: Path) -> Measured:
     return open_measured(checkpoint, work.card.input.size_hw, sandbox=work.sandbox)
 
 
-def _measure(work: _Work, checkpoint: Path) -> Accuracy:
-    return measure_accuracy(_open(work, checkpoint), work.report, threads=work.training.threads)
+def _measure(work: _Work, one: Measured) -> Accuracy:
+    return measure_accuracy(one, work.report, threads=work.training.threads)
