@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -49,7 +50,7 @@ def scenes(bundles: Path, data: Path, digits: Path) -> list[Scene]:
         card = yaml.safe_load((bundle / "bundle.yaml").read_text(encoding="utf-8"))["card"]
         names = card.get("class_names") or card["names"]
         made.append(scene(name, bundle, checkpoint, tuple(map(str, names)), folder))
-    return made
+    return [dataclasses.replace(one, others=made[number - 1].images) for number, one in enumerate(made)]
 
 
 def cost(one: Planted, where: Scene, seed: int) -> dict[str, float] | str:
@@ -75,17 +76,26 @@ def diagnose(one: Planted, where: Scene, seed: int, known: dict[str, float] | st
     """Plants a fault and asks the doctor; returns what it said."""
     with tempfile.TemporaryDirectory(prefix="shipsight-fault-") as made:
         about, *given = one.plant(where, Path(made), seed)
-        command = [sys.executable, "-m", "shipsight", "doctor", about, str(where.bundle), *given, "--json"]
-        begin_s = time.monotonic()
-        with held_to(one.cores) as before, served(one, where, Path(made), seed) as against:
-            done = subprocess.run([*before, *command, *against], capture_output=True, text=True, timeout=1800)
-        took_s = time.monotonic() - begin_s
+        bundle = where.bundle if one.bundle is None else one.bundle(where, Path(made), seed)
+        environment = {**os.environ, **({} if one.environment is None else one.environment())}
+        around = contextlib.nullcontext() if one.around is None else one.around(where, Path(made), seed)
+        with held_to(one.cores) as before, served(one, where, Path(made), seed) as against, around as address:
+            command = [sys.executable, "-m", "shipsight", "doctor", about, address or str(bundle), *given, "--json"]
+            begin_s = time.monotonic()
+            done = subprocess.run(
+                [*one.before, *before, *command, *against],
+                capture_output=True,
+                text=True,
+                timeout=1800,
+                env=environment,
+            )
+            took_s = time.monotonic() - begin_s
     told: dict[str, Any] = {"findings": [], "said": done.stderr[-600:]}
     with contextlib.suppress(ValueError):
         told |= json.loads(done.stdout)  # of an error, no findings
     found = [(item["rule"], item["severity"], item["weight"], item["evidence"]) for item in told["findings"]]
     weighty = [rule for rule, severity, _, _ in found if severity in OF_WEIGHT]
-    named = [(rule, severity) for rule, severity, *_ in found if rule not in NEVER_A_CAUSE]
+    named = [(rule, severity) for rule, severity, *_ in found if rule not in NEVER_A_CAUSE - one.right]
     return {
         "name": one.name,
         "family": one.family,
@@ -201,7 +211,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundles", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--only", help="family: tensor, predictions, camera, export, speed, healthy")
+    parser.add_argument(
+        "--only",
+        help="family: tensor, predictions, camera, export, labels, stages, environment, speed, server, healthy",
+    )
     parser.add_argument("--names", help="part of a fault's name")
     parser.add_argument("--models", default="bccd,yolo11n,digits")
     parser.add_argument("--seed", type=int, default=20260)

@@ -121,6 +121,70 @@ def permuted_classes(pipeline: Pipeline, out: Path, *, seed: int) -> Path:
     return out
 
 
+def without_class(pipeline: Pipeline, out: Path, *, number: int) -> Path:
+    """One class never answers: its channel was lost."""
+    model, count = onnx.load(pipeline.model.path), len(pipeline.model.names)
+    prefix = head(model).strip("/")
+    for one in model.graph.initializer:
+        if one.name.startswith(f"{prefix}.cv3.") and one.name.endswith(".2.bias") and one.dims[0] == count:
+            values = numpy_helper.to_array(one).copy()
+            values[number] = -20.0
+            _put(one, values)
+    onnx.save(model, out)
+    return out
+
+
+def shifted(pipeline: Pipeline, out: Path, *, pixels: float) -> Path:
+    """Positions are counted from the corners of cells, not from their middles: centres lie off by some pixels of the input."""
+    model = onnx.load(pipeline.model.path)
+    output = model.graph.output[0].name
+    for node in model.graph.node:
+        for place, name in enumerate(node.output):
+            if name == output:
+                node.output[place] = f"{output}_unmoved"
+    move = np.zeros((1, 4 + len(pipeline.model.names), 1), np.float32)
+    move[0, :2] = pixels
+    model.graph.initializer.append(numpy_helper.from_array(move, f"{output}_move"))
+    model.graph.node.append(
+        helper.make_node("Add", [f"{output}_unmoved", f"{output}_move"], [output], name=f"{head(model)}Move")
+    )
+    onnx.save(model, out)
+    return out
+
+
+def subnormal(pipeline: Pipeline, out: Path, *, share: float) -> Path:
+    """Pruned to almost nothing: the smallest weights are far smaller than a float's normal numbers."""
+    model = onnx.load(pipeline.model.path)
+    for one in _weights(model, least=4):
+        values = numpy_helper.to_array(one).copy()
+        small = np.abs(values) < np.quantile(np.abs(values), share)
+        values[small] = np.sign(values[small]) * np.float32(1e-39)
+        _put(one, values)
+    onnx.save(model, out)
+    return out
+
+
+def denied_suppression(checkpoint: Path, out: Path, *, size: int) -> Path:
+    """Non-maximum suppression in the graph, of which the metadata know nothing."""
+    model = onnx.load(with_suppression(checkpoint, out, size=size, conf=0.001))
+    for one in model.metadata_props:
+        if one.key == "args":
+            one.value = one.value.replace("'nms': True", "'nms': False")
+        if one.key == "nms":
+            one.value = "False"
+    onnx.save(model, out)
+    return out
+
+
+def exported(checkpoint: Path, folder: Path, *, size: int, **options: object) -> Path:
+    """By Ultralytics, as they are asked to."""
+    from ultralytics import YOLO
+
+    copied = folder / "exported.pt"
+    shutil.copy(checkpoint, copied)
+    return Path(YOLO(copied).export(imgsz=size, verbose=False, **options))
+
+
 def overflowing(pipeline: Pipeline, out: Path, *, factor: float) -> Path:
     """Half precision, where one activation is beyond what that holds: the next layer divides by as much, so that float32 is right."""
     from onnxruntime.transformers.float16 import convert_float_to_float16

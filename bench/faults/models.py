@@ -12,6 +12,7 @@ import numpy as np
 
 from faults import exports
 from faults.cost import Wrong
+from faults.labels import commonest_class
 from faults.planting import STRENGTHS, Planted, Scene, copied, drawn, given
 from shipsight.model.bundle import open_bundle
 
@@ -126,6 +127,28 @@ def _others() -> Iterator[Planted]:
         Exported(lambda s, out, n: exports.permuted_classes(s.pipeline, out, seed=n)),
     )
     yield _case(
+        "a class that never answers",
+        {"one-class-lost"},
+        Exported(lambda s, out, n: exports.without_class(s.pipeline, out, number=commonest_class(s))),
+    )
+    for strength, pixels in zip(STRENGTHS, (2.0, 6.0, 16.0), strict=True):
+
+        def moved(scene: Scene, out: Path, seed: int, pixels: float = pixels) -> Path:
+            return exports.shifted(scene.pipeline, out, pixels=drawn(pixels, seed))
+
+        yield _case("boxes lie off", {"boxes-shifted"}, Exported(moved), strength=strength)
+    yield _case(
+        "weights of almost nothing",
+        {"denormals-slow"},
+        Exported(lambda s, out, n: exports.subnormal(s.pipeline, out, share=0.2)),
+        is_noted=True,
+    )
+    yield _case(
+        "a format that the runtime refuses",
+        {"runtime-newer-format", "opset-too-new"},
+        Exported(lambda s, out, n: exports.newer(s.pipeline, out, opset=22, ir=99)),
+    )
+    yield _case(
         "half precision overflows",
         {"fp16-overflow"},
         Exported(lambda s, out, n: exports.overflowing(s.pipeline, out, factor=1e5)),
@@ -141,6 +164,23 @@ def _others() -> Iterator[Planted]:
         return exports.with_suppression(scene.checkpoint, out, size=size, conf=0.55)
 
     yield _case("suppression in the graph", {"nms-baked", "thresholds-differ"}, Exported(suppressed))
+
+    def denied(scene: Scene, out: Path, seed: int) -> Path:
+        return exports.denied_suppression(scene.checkpoint, out, size=scene.pipeline.model.size_hw[0])
+
+    yield _case("suppression that metadata deny", {"nms-missing"}, Exported(denied))
+    yield _case("a free input size", {"shape-dynamic"}, _by_ultralytics(format="onnx", dynamic=True), is_noted=True)
+    # Where the processor has it: elsewhere nothing is to be found.
+    if "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+        yield _case("bf16 unasked", {"precision-bf16-default"}, _by_ultralytics(format="openvino"), is_noted=True)
+
+
+def _by_ultralytics(**options: object) -> Callable[[Scene, Path, int], list[str]]:
+    def plant(scene: Scene, folder: Path, seed: int) -> list[str]:
+        made = exports.exported(scene.checkpoint, folder, size=scene.pipeline.model.size_hw[0], **options)
+        return given(copied(scene.some(seed, 16), folder / "images"), "--against", made)
+
+    return plant
 
 
 def wrong_exports() -> Iterator[Planted]:

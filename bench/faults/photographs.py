@@ -81,6 +81,29 @@ def far(image: Image.Image, strength: float, draw: np.random.Generator) -> Image
     return around
 
 
+def harder(image: Image.Image, strength: float, draw: np.random.Generator) -> Image.Image:
+    """A camera's vivid profile: levels stretched around the middle, and cut off."""
+    levels = (np.asarray(image, np.float32) - 128) * strength + 128
+    return Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+
+
+def larger(image: Image.Image, strength: float, draw: np.random.Generator) -> Image.Image:
+    """A camera with more pixels."""
+    return image.resize((int(image.width * strength), int(image.height * strength)), Image.Resampling.BICUBIC)
+
+
+def near(image: Image.Image, strength: float, draw: np.random.Generator) -> Image.Image:
+    """A longer lens: objects are larger, less of their surrounding is seen."""
+    width, height = int(image.width / strength), int(image.height / strength)
+    left, top = int(draw.integers(0, image.width - width + 1)), int(draw.integers(0, image.height - height + 1))
+    return image.crop((left, top, left + width, top + height)).resize(image.size, Image.Resampling.LANCZOS)
+
+
+def written_as_rgb(image: Image.Image, strength: float, draw: np.random.Generator) -> Image.Image:
+    """Given to a writer that expects blue first."""
+    return Image.merge("RGB", image.split()[::-1])
+
+
 def changed(paths: list[Path], folder: Path, changes: Sequence[tuple[Change, float]], seed: int) -> Path:
     """Writes images of another camera, changed in one way after another: JPEG at the quality that they had, near enough."""
     folder.mkdir(parents=True)

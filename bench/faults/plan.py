@@ -26,10 +26,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from faults import photographs
+from faults import exports, photographs
 from faults.cost import MOST, Wrong
+from faults.labels import commonest_class, read_labels, wrong_labels
+from faults.machines import plain_server, wrong_environments, wrong_servers, wrong_speed
 from faults.models import Exported, in_servers, wrong_exports
 from faults.planting import STRENGTHS, Planted, Scene, copied, drawn, given
+from faults.stages import wrong_stages
 
 __all__ = ["faults", "healthy"]
 
@@ -79,6 +82,7 @@ ONLY_TENSORS: dict[str, tuple[set[str], dict[str, object]]] = {
     "smoothed by Pillow": ({"interpolation-differs"}, {"pillow": True}),
     "channels last": ({"layout-swapped"}, {"layout": "nhwc"}),
     "another size": ({"size-wrong"}, {"size_hw": (192, 192)}),
+    "a constant too much": ({"values-differ"}, {"offset": 0.09}),
     "rectangular": ({"rectangular-letterbox", "size-wrong"}, {"size_hw": (192, 256)}),
 }
 SHOWN_BY: dict[str, frozenset[str]] = {
@@ -92,6 +96,7 @@ SHOWN_BY: dict[str, frozenset[str]] = {
     "stretched, not divided": frozenset({"bccd", "yolo11n"}),
     # Digits are written dark on light and light on dark.
     "inverted": frozenset({"bccd", "yolo11n"}),
+    "written as RGB": frozenset({"bccd", "yolo11n"}),
 }
 # Where a tensor of one picture cannot show it: a square one has no padding.
 POSTPROCESSING: dict[str, tuple[set[str], dict[str, object]]] = {
@@ -180,6 +185,26 @@ def _other_image(scene: Scene, folder: Path, seed: int) -> list[str]:
     return given(copied([one], folder / "images"), "--tensor", folder / "fed.npy")
 
 
+def _torn_rows(scene: Scene, folder: Path, seed: int) -> list[str]:
+    """A tensor that was written by two threads at once: some of its rows belong farther right."""
+    image = scene.some(seed, 1)
+    fed = scene.pipeline.tensor(image[0])
+    fed[:, :, ::3] = np.roll(fed[:, :, ::3], fed.shape[3] // 5, axis=3)
+    np.save(folder / "fed.npy", fed)
+    return given(copied(image, folder / "images"), "--tensor", folder / "fed.npy")
+
+
+def _classifier(scene: Scene, folder: Path, seed: int) -> Path:
+    return exports.built(scene.checkpoint.parent / "yolo11n-cls.pt", scene.some(seed, 8), folder)
+
+
+def _whole_to_classifier(scene: Scene, folder: Path, seed: int) -> list[str]:
+    """A classifier that is shown the whole picture with bars, not its middle."""
+    image = scene.some(seed, 1)
+    np.save(folder / "fed.npy", dataclasses.replace(scene.pipeline, size_hw=(224, 224), geometry={}).tensor(image[0]))
+    return given(copied(image, folder / "images"), "--tensor", folder / "fed.npy")
+
+
 # --- what cameras do --------------------------------------------------------------------------------------------------
 
 CAMERAS: dict[str, tuple[set[str], photographs.Change, tuple[float, float, float]]] = {
@@ -193,12 +218,16 @@ CAMERAS: dict[str, tuple[set[str], photographs.Change, tuple[float, float, float
     "recompressed": ({"compression-stronger"}, photographs.recompressed, (35, 18, 7)),
     "smaller": ({"images-smaller", "images-blurred"}, photographs.smaller, (2, 4, 7)),
     "far": ({"objects-smaller"}, photographs.far, (1.5, 2.2, 3.2)),
+    "near": ({"objects-larger"}, photographs.near, (1.3, 1.7, 2.2)),
+    "harder": ({"contrast-higher"}, photographs.harder, (1.25, 1.6, 2.2)),
+    "larger": ({"images-larger"}, photographs.larger, (1.5, 2.5, 4)),
 }
-MOVING = (photographs.far, photographs.bordered)
+MOVING = (photographs.far, photographs.near, photographs.bordered)
 """After these labels do not fit any more."""
 PLAIN_CAMERAS: dict[str, tuple[set[str], photographs.Change, float]] = {
     "grey": ({"colour-lost"}, photographs.grey, 1),
     "inverted": ({"colours-inverted"}, photographs.inverted, 1),
+    "written as RGB": ({"images-channels-swapped"}, photographs.written_as_rgb, 1),
     "bordered": ({"borders-added", "aspect-changed"}, photographs.bordered, 0.35),
 }
 
@@ -311,6 +340,15 @@ def faults() -> Iterator[Planted]:
     only = frozenset({"bccd"})
     yield Planted("sides rounded down", "tensor", frozenset({"rounding-differs"}), rounded, models=only)
     yield Planted("tensor of another image", "tensor", frozenset({"other-image"}), _other_image)
+    yield Planted("rows out of place", "tensor", frozenset({"preprocessing-unexplained"}), _torn_rows)
+    yield Planted(
+        "a classifier shown the whole",
+        "tensor",
+        frozenset({"letterboxed"}),
+        _whole_to_classifier,
+        models=frozenset({"yolo11n"}),
+        bundle=_classifier,
+    )
     for name, (right, changes) in PREPROCESSING.items():
         unseen = name in {"padded with black", "padded with white", "levels of video"}
         models = SHOWN_BY.get(name, frozenset())
@@ -346,10 +384,46 @@ def faults() -> Iterator[Planted]:
         frozenset({"files-corrupt"}),
         lambda scene, folder, seed: given(photographs.torn(scene.some(seed, 48), folder / "images", 0.25, seed)),
     )
+    yield Planted(
+        "another place",
+        "camera",
+        frozenset({"unknown-scenes"}),
+        lambda scene, folder, seed: given(copied(list(scene.others[:48]), folder / "images")),
+    )
+    yield Planted(
+        "no people any more",
+        "camera",
+        frozenset({"class-mix-changed"}),
+        _without_commonest,
+        models=frozenset({"yolo11n"}),
+    )
+    yield Planted(
+        "six pictures",
+        "camera",
+        frozenset({"images-too-few"}),
+        lambda scene, folder, seed: given(copied(scene.some(seed, 6), folder / "images")),
+        is_noted=True,
+    )
+    yield from wrong_labels()
+    yield from wrong_stages()
+    yield from wrong_environments()
     yield from wrong_exports()
     yield from _slow()
+    yield from wrong_speed()
+    yield from wrong_servers()
     yield Planted("nothing is kept between starts", "speed", frozenset({"first-run-slow"}), _cold, is_noted=True)
     yield from in_servers()
+
+
+def _without_commonest(scene: Scene, folder: Path, seed: int) -> list[str]:
+    """Where the class that is seen most everywhere else is not seen."""
+    most = commonest_class(scene)
+
+    def has_none(path: Path) -> bool:
+        labels = scene.labels / f"{path.stem}.txt"
+        return not labels.exists() or all(row[0] != most for row in read_labels(labels))
+
+    return given(copied([path for path in scene.images if has_none(path)], folder / "images"))
 
 
 def healthy() -> Iterator[Planted]:
@@ -385,6 +459,7 @@ def healthy() -> Iterator[Planted]:
     for precision in ("int8", "fp16", "fp32"):
         yield Planted(f"variant in {precision}", "healthy", none, bundled(precision))
     yield Planted("as it was built, speed", "healthy", none, lambda scene, folder, seed: ["speed"])
+    yield Planted("a server as it comes", "healthy", none, lambda scene, folder, seed: ["speed"], around=plain_server)
 
 
 def _labelled(scene: Scene, folder: Path, seed: int) -> list[str]:

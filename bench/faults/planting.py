@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -30,6 +31,7 @@ class Scene:
         labels: folder of theirs.
         calibration: images that it was trained on.
         data: file that says where labelled images are.
+        others: images of something else.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Scene:
     labels: Path
     calibration: tuple[Path, ...]
     data: Path
+    others: tuple[Path, ...] = ()
 
     def some(self, seed: int, most: int = 32) -> list[Path]:
         """Some of its images, drawn by chance."""
@@ -63,6 +66,10 @@ class Planted:
         cores: of processor time that the doctor's control group is held to, None for all.
         serves: makes the bundle of the server that is asked, None for no server.
         is_noted: whether a note will do, since what it costs is no accuracy and no speed.
+        bundle: makes the bundle that is examined, None for the scene's own.
+        environment: gives variables that the doctor's process has.
+        before: words before the doctor's command.
+        around: runs while the doctor does; gives what is examined in place of a bundle, or None.
 
     What plants it has `wrong` where labels can say what it costs.
     """
@@ -77,6 +84,10 @@ class Planted:
     cores: float | None = None
     serves: Callable[[Scene, Path, int], Path] | None = None
     is_noted: bool = False
+    bundle: Callable[[Scene, Path, int], Path] | None = None
+    environment: Callable[[], Mapping[str, str]] | None = None
+    before: tuple[str, ...] = ()
+    around: Callable[[Scene, Path, int], AbstractContextManager[str | None]] | None = None
 
 
 STRENGTHS = ("weak", "middle", "strong")
