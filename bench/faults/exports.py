@@ -155,7 +155,7 @@ def shifted(pipeline: Pipeline, out: Path, *, pixels: float) -> Path:
 def subnormal(pipeline: Pipeline, out: Path, *, share: float) -> Path:
     """Pruned to almost nothing: the smallest weights are far smaller than a float's normal numbers."""
     model = onnx.load(pipeline.model.path)
-    for one in _weights(model, least=4):
+    for one in (one for one in _weights(model, least=4) if "dfl" not in one.name):
         values = numpy_helper.to_array(one).copy()
         small = np.abs(values) < np.quantile(np.abs(values), share)
         values[small] = np.sign(values[small]) * np.float32(1e-39)

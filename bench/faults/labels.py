@@ -51,7 +51,12 @@ def _other_order(scene: Scene) -> Rewrite:
 
 def _moved(share: float) -> Callable[[Scene], Rewrite]:
     """Boxes of images that had been cropped after they were labelled."""
-    return lambda scene: lambda rows, draw: [[row[0], row[1] + share, row[2] + share, *row[3:]] for row in rows]
+
+    def move(row: Row) -> Row:
+        middle = [min(at + share, 1 - side / 2) for at, side in zip(row[1:3], row[3:], strict=True)]
+        return [row[0], *middle, *row[3:]]
+
+    return lambda scene: lambda rows, draw: [move(row) for row in rows]
 
 
 def _forgotten(kept: float) -> Callable[[Scene], Rewrite]:

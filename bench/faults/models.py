@@ -112,6 +112,11 @@ def _other_epoch(share: float) -> Callable[[Scene, Path, int], Path]:
     return make
 
 
+def _refused(scene: Scene, folder: Path, seed: int) -> list[str]:
+    made = exports.newer(scene.pipeline, folder / "model.onnx", opset=22, ir=99)
+    return given(copied(scene.some(seed, 16), folder / "images"), "--against", made)
+
+
 def _others() -> Iterator[Planted]:
     for strength, share in zip(STRENGTHS, EPOCHS, strict=True):
         yield _case("weights of another epoch", WRONG_WEIGHTS, Exported(_other_epoch(share)), strength=strength)
@@ -131,10 +136,10 @@ def _others() -> Iterator[Planted]:
         {"one-class-lost"},
         Exported(lambda s, out, n: exports.without_class(s.pipeline, out, number=commonest_class(s))),
     )
-    for strength, pixels in zip(STRENGTHS, (2.0, 6.0, 16.0), strict=True):
+    for strength, share in zip(STRENGTHS, (0.004, 0.01, 0.025), strict=True):
 
-        def moved(scene: Scene, out: Path, seed: int, pixels: float = pixels) -> Path:
-            return exports.shifted(scene.pipeline, out, pixels=drawn(pixels, seed))
+        def moved(scene: Scene, out: Path, seed: int, share: float = share) -> Path:
+            return exports.shifted(scene.pipeline, out, pixels=drawn(share, seed) * scene.pipeline.model.size_hw[0])
 
         yield _case("boxes lie off", {"boxes-shifted"}, Exported(moved), strength=strength)
     yield _case(
@@ -146,7 +151,7 @@ def _others() -> Iterator[Planted]:
     yield _case(
         "a format that the runtime refuses",
         {"runtime-newer-format", "opset-too-new"},
-        Exported(lambda s, out, n: exports.newer(s.pipeline, out, opset=22, ir=99)),
+        _refused,
     )
     yield _case(
         "half precision overflows",

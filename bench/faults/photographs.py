@@ -93,10 +93,10 @@ def larger(image: Image.Image, strength: float, draw: np.random.Generator) -> Im
 
 
 def near(image: Image.Image, strength: float, draw: np.random.Generator) -> Image.Image:
-    """A longer lens: objects are larger, less of their surrounding is seen."""
+    """A part of the picture in place of the whole: objects are larger in it."""
     width, height = int(image.width / strength), int(image.height / strength)
     left, top = int(draw.integers(0, image.width - width + 1)), int(draw.integers(0, image.height - height + 1))
-    return image.crop((left, top, left + width, top + height)).resize(image.size, Image.Resampling.LANCZOS)
+    return image.crop((left, top, left + width, top + height))
 
 
 def written_as_rgb(image: Image.Image, strength: float, draw: np.random.Generator) -> Image.Image:

@@ -32,7 +32,7 @@ def record(pipeline: Pipeline, path: Path, folder: Path) -> None:
         **{
             "decoded": pipeline.pixels(path),
             "prepared": tensor[0],
-            f"outputs/{session.get_outputs()[0].name}": raw[0],
+            f"outputs/{session.get_outputs()[0].name}": raw,
             "boxes_xyxy": np.float32([one["box_xyxy"] for one in found]).reshape(-1, 4),
             "scores": np.float32([one["score"] for one in found]),
             "class_ids": np.int64([one["class_id"] for one in found]),

@@ -25,6 +25,7 @@ def main(folder: Path) -> None:
     import nncf
     import openvino
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
     from openvino._offline_transformations import apply_moc_transformations
 
     from shipsight.build.formats import write_ir
@@ -48,7 +49,11 @@ def main(folder: Path) -> None:
         subset_size=len(images),
         fast_bias_correction=True,
         ignored_scope=nncf.IgnoredScope(names=_openvino_names(model, frozenset(job["float_nodes"])), validate=False),
-        advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix(job["overflow_fix"])),
+        advanced_parameters=AdvancedQuantizationParameters(
+            overflow_fix=OverflowFix(job["overflow_fix"]),
+            # The range with the least error over all values, not the mean of extremes.
+            activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM,
+        ),
     )
     _keep_pixels(quantized)
     for name, content in write_ir(quantized).items():

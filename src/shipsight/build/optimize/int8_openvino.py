@@ -2,8 +2,8 @@
 """INT8 for OpenVINO: NNCF's post-training quantization, with the layers that may not be quantized left in float.
 
 Takes the ONNX that will be shipped, raw or trimmed (uint8 input, boxes out): NNCF calibrates on what that graph takes.
-Activations are quantized by NNCF's `mixed` preset (asymmetric where a layer's range is not symmetric), weights per
-channel, biases corrected. Whether weights keep 7 or 8 bits depends on the processor (`cpu_target`).
+Activations are quantized by NNCF's `mixed` preset (asymmetric where a layer's range is not symmetric), their ranges chosen
+from histograms, weights per channel, biases corrected. Whether weights keep 7 or 8 bits depends on the processor (`cpu_target`).
 
 Leaves to others: which layers stay float (`layers`, `guard`), reading the images, measuring. Invariants: the same model,
 images, options and versions give the same bytes; NNCF runs in a child process, which writes nothing outside a private
