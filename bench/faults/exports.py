@@ -180,9 +180,43 @@ def exported(checkpoint: Path, folder: Path, *, size: int, **options: object) ->
     """By Ultralytics, as they are asked to."""
     from ultralytics import YOLO
 
-    copied = folder / "exported.pt"
-    shutil.copy(checkpoint, copied)
+    # Beside the checkpoint is where it writes.
+    copied = shutil.copy(checkpoint, folder / "exported.pt")
     return Path(YOLO(copied).export(imgsz=size, verbose=False, **options))
+
+
+def _product_of(model: Graph, block: str) -> str:
+    """The first activation that a block gives."""
+    node = next(one for one in model.graph.node if one.op_type == "Mul" and one.name.startswith(block))
+    return str(node.output[0])
+
+
+def _put_behind(model: Graph, name: str, *nodes: onnx.NodeProto) -> None:
+    """Lets all that read a tensor read the last one of nodes instead, which stand behind what gives it."""
+    place = next(number for number, one in enumerate(model.graph.node) if name in one.output) + 1
+    for reader in model.graph.node:
+        for position, given in enumerate(reader.input):
+            if given == name:
+                reader.input[position] = nodes[-1].output[0]
+    for number, node in enumerate(nodes):
+        model.graph.node.insert(place + number, node)
+
+
+def restless(pipeline: Pipeline, out: Path, *, share: float) -> Path:
+    """Exported as in training: noise is still added to what the backbone gives."""
+    model = onnx.load(pipeline.model.path)
+    name = _product_of(model, "/model.9/")
+    normal, noise, noisy = f"{name}_normal", f"{name}_noise", f"{name}_noisy"
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(share), f"{name}_share"))
+    _put_behind(
+        model,
+        name,
+        helper.make_node("RandomNormalLike", [name], [normal], name=normal),
+        helper.make_node("Mul", [normal, f"{name}_share"], [noise], name=noise),
+        helper.make_node("Add", [name, noise], [noisy], name=noisy),
+    )
+    onnx.save(model, out)
+    return out
 
 
 def overflowing(pipeline: Pipeline, out: Path, *, factor: float) -> Path:
@@ -190,18 +224,16 @@ def overflowing(pipeline: Pipeline, out: Path, *, factor: float) -> Path:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     model = onnx.load(pipeline.model.path)
-    node = next(one for one in model.graph.node if one.op_type == "Mul" and one.name.startswith("/model.4/"))
-    name = node.output[0]
+    name = _product_of(model, "/model.4/")
     up, down = f"{name}_up", f"{name}_down"
-    for consumer in model.graph.node:
-        for place, given in enumerate(consumer.input):
-            if given == name:
-                consumer.input[place] = down
     model.graph.initializer.append(numpy_helper.from_array(np.float32(factor), f"{name}_factor"))
     model.graph.initializer.append(numpy_helper.from_array(np.float32(1 / factor), f"{name}_back"))
-    place = list(model.graph.node).index(node) + 1
-    model.graph.node.insert(place, helper.make_node("Mul", [name, f"{name}_factor"], [up], name=f"{node.name}_up"))
-    model.graph.node.insert(place + 1, helper.make_node("Mul", [up, f"{name}_back"], [down], name=f"{node.name}_down"))
+    _put_behind(
+        model,
+        name,
+        helper.make_node("Mul", [name, f"{name}_factor"], [up], name=up),
+        helper.make_node("Mul", [up, f"{name}_back"], [down], name=down),
+    )
     onnx.save(convert_float_to_float16(model, keep_io_types=True), out)
     return out
 
@@ -227,10 +259,4 @@ def built(model: Path, images: Sequence[Path], folder: Path) -> Path:
 
 def with_suppression(checkpoint: Path, out: Path, *, size: int, conf: float) -> Path:
     """Non-maximum suppression in the graph, with its thresholds for good."""
-    from ultralytics import YOLO
-
-    copied = out.with_suffix(".pt")
-    shutil.copy(checkpoint, copied)
-    made = YOLO(copied).export(format="onnx", imgsz=size, nms=True, conf=conf, verbose=False)
-    Path(made).replace(out)
-    return out
+    return exported(checkpoint, out.parent, size=size, format="onnx", nms=True, conf=conf).replace(out)

@@ -14,7 +14,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,7 +25,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from access import start
 from faults import exports
 from faults.bundles import spoiled, with_file
-from faults.planting import STRENGTHS, Planted, Scene, copied, given
+from faults.planting import STRENGTHS, Around, Plant, Planted, Scene, copied, given
 from shipsight.model.bundle import open_bundle
 
 __all__ = ["plain_server", "wrong_environments", "wrong_servers", "wrong_speed"]
@@ -41,8 +42,8 @@ def _variant(scene: Scene, start_of_name: str) -> str:
     return sorted(one.name for one in (scene.bundle / "variants").iterdir() if one.name.startswith(start_of_name))[0]
 
 
-def _of_variant(start_of_name: str, *more: str) -> object:
-    return lambda scene, folder, seed: [*_some(scene, folder, seed), "--variant", _variant(scene, start_of_name), *more]
+def _of_variant(start_of_name: str) -> Plant:
+    return lambda scene, folder, seed: [*_some(scene, folder, seed), "--variant", _variant(scene, start_of_name)]
 
 
 @functools.cache
@@ -61,65 +62,54 @@ def _half_copied(scene: Scene, folder: Path, seed: int) -> Path:
 
 def wrong_environments() -> Iterator[Planted]:
     """Yields environments in which the same bundle runs otherwise."""
-    # OpenVINO's name for it and oneDNN's.
-    capped = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-    yield Planted(
-        "features of the processor switched off",
-        "environment",
-        frozenset({"cpu-features-missing"}),
-        _some,
-        environment=lambda: capped,
-    )
-    yield Planted(
-        "floats in fewer bits",
-        "environment",
-        frozenset({"precision-not-as-built"}),
-        _some,
-        environment=lambda: {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"},
-    )
-    yield Planted(
-        "a version that is known to be wrong",
-        "environment",
-        frozenset({"engine-version-known-bad"}),
-        _of_variant("onnxruntime-int8"),  # type: ignore[arg-type] - a function
-        environment=lambda: {"PYTHONPATH": _installed("onnxruntime==1.21.0")},
-    )
-    yield Planted(
-        "another version of the engine",
-        "environment",
-        frozenset({"engine-version-other"}),
-        _of_variant("onnxruntime-fp32"),  # type: ignore[arg-type] - a function
-        environment=lambda: {"PYTHONPATH": _installed("onnxruntime==1.22.1")},
-        is_noted=True,
-    )
-    yield Planted(
-        "a file that was copied wrongly",
-        "environment",
-        frozenset({"model-file-differs"}),
-        _of_variant("onnxruntime-fp16"),  # type: ignore[arg-type] - a function
-        bundle=_half_copied,
-    )
+
+    def case(name: str, rule: str, plant: Plant, **more: object) -> Planted:
+        return Planted(name, "environment", frozenset({rule}), plant, **more)  # type: ignore[arg-type] - its fields
+
+    for name, rule, variable, value in (
+        ("features of the processor switched off", "cpu-features-missing", "ONEDNN_MAX_CPU_ISA", "AVX2"),
+        ("floats in fewer bits", "precision-not-as-built", "ONEDNN_DEFAULT_FPMATH_MODE", "BF16"),
+    ):
+        yield case(name, rule, _some, environment=lambda variable=variable, value=value: {variable: value})
+    for name, rule, precision, version in (
+        ("a version that is known to be wrong", "engine-version-known-bad", "int8", "1.21.0"),
+        ("another version of the engine", "engine-version-other", "fp32", "1.22.1"),
+    ):
+        yield case(
+            name,
+            rule,
+            _of_variant(f"onnxruntime-{precision}"),
+            environment=lambda version=version: {"PYTHONPATH": _installed(f"onnxruntime=={version}")},
+            is_noted=rule == "engine-version-other",
+        )
+    # The doctor refuses a file that it would run itself and that is not what the manifest says: another one is spoiled.
+    spoiled_file = "a file that was copied wrongly"
+    yield case(spoiled_file, "model-file-differs", _of_variant("onnxruntime-fp16"), bundle=_half_copied)
 
 
 # --- what makes it slow -----------------------------------------------------------------------------------------------
 
-_BUSY = "import time\nwhile True: pass"
-_BURSTS = "import time\nwhile True:\n    end = time.monotonic() + {on}\n    while time.monotonic() < end: pass\n    time.sleep({off})"
+_BUSY = "while True: pass"
+_BURSTS = "import time\nwhile True:\n    end = time.monotonic() + 0.4\n    while time.monotonic() < end: pass\n    time.sleep(0.4)"
 
 
-@contextlib.contextmanager
-def _beside(count: int, code: str) -> Iterator[None]:
+def _beside(count: int, code: str) -> Around:
     """Runs programs beside the doctor."""
-    programs = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
-    try:
-        yield None
-    finally:
-        for one in programs:
-            one.kill()
-            one.wait()
+
+    @contextlib.contextmanager
+    def around(scene: Scene, folder: Path, seed: int) -> Iterator[None]:
+        programs = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
+        try:
+            yield
+        finally:
+            for one in programs:
+                one.kill()
+                one.wait()
+
+    return around
 
 
-def _speed(only: str, variant: str = "openvino-fp32", *more: str) -> object:
+def _speed(only: str, variant: str = "openvino-fp32", *more: str) -> Plant:
     return lambda scene, folder, seed: ["speed", "--variant", _variant(scene, variant), "--only", only, *more]
 
 
@@ -176,14 +166,13 @@ def _patched(scene: Scene, folder: Path, seed: int) -> Path:
 def wrong_speed() -> Iterator[Planted]:
     """Yields bundles and machines that are slower than they could be."""
 
-    def case(name: str, rule: str, plant: object, **more: object) -> Planted:
-        return Planted(name, "speed", frozenset(rule.split()), plant, **more)  # type: ignore[arg-type] - its fields
+    def case(name: str, rules: str, plant: Plant, **more: object) -> Planted:
+        return Planted(name, "speed", frozenset(rules.split()), plant, **more)  # type: ignore[arg-type] - its fields
 
     for word, count in zip(STRENGTHS, (1, 2, 4), strict=True):
-        around = functools.partial(_beside, count, _BUSY)
-        yield case("other programs compute", "cpu-busy", _speed("machine"), strength=word, around=_always(around))
-    bursts = functools.partial(_beside, 2 * (os.cpu_count() or 1), _BURSTS.format(on=0.4, off=0.4))
-    yield case("another program comes and goes", "latency-unsteady", _speed("warmup"), around=_always(bursts))
+        yield case("other programs compute", "cpu-busy", _speed("machine"), strength=word, around=_beside(count, _BUSY))
+    bursts = _beside(2 * (os.cpu_count() or 1), _BURSTS)
+    yield case("another program comes and goes", "latency-unsteady", _speed("warmup"), around=bursts)
     yield case("kept to one core", "affinity-narrow", _speed("machine"), before=("taskset", "-c", "0"), is_noted=True)
     yield case("one thread on all cores", "threads-not-best", _speed("sweep", "openvino-int8", "--threads", "1"))
     yield case(
@@ -211,10 +200,6 @@ def wrong_speed() -> Iterator[Planted]:
     )
 
 
-def _always(around: object) -> object:
-    return lambda scene, folder, seed: around()  # type: ignore[operator] - a function
-
-
 # --- servers ----------------------------------------------------------------------------------------------------------
 
 
@@ -235,23 +220,31 @@ def _serving(scene: Scene, folder: Path) -> Iterator[str]:
         running.stop()
 
 
-@contextlib.contextmanager
-def plain_server(scene: Scene, folder: Path, seed: int) -> Iterator[str]:
-    """A server as it comes."""
-    with _serving(scene, folder) as url:
-        yield f"{url}/{open_bundle(scene.bundle).card.name}"
+Way = Callable[[str, Scene, Path], AbstractContextManager[str]]
+"""From a server's address to the one that is asked."""
+
+
+def _asked_over(way: Way, prefix: str = "") -> Around:
+    """Serves the bundle, and has the doctor ask it over a way."""
+
+    @contextlib.contextmanager
+    def around(scene: Scene, folder: Path, seed: int) -> Iterator[str]:
+        with _serving(scene, folder) as url, way(url, scene, folder) as asked:
+            yield f"{asked}/{prefix}{open_bundle(scene.bundle).card.name}"
+
+    return around
+
+
+def _straight(url: str, scene: Scene, folder: Path) -> AbstractContextManager[str]:
+    return contextlib.nullcontext(url)
+
+
+plain_server = _asked_over(_straight)
 
 
 @contextlib.contextmanager
-def _tensors(scene: Scene, folder: Path, seed: int) -> Iterator[str]:
-    """A server that clients send tensors to."""
-    with _serving(scene, folder) as url:
-        yield f"{url}/v2/models/{open_bundle(scene.bundle).card.name}"
-
-
-@contextlib.contextmanager
-def _nginx(url: str, folder: Path, rules: str) -> Iterator[str]:
-    """Nginx before a server."""
+def _closing(url: str, scene: Scene, folder: Path) -> Iterator[str]:
+    """A proxy that closes each connection."""
     port, proxied = _free_port(), folder / "nginx"
     proxied.mkdir()
     behind = urlsplit(url).netloc
@@ -259,7 +252,7 @@ def _nginx(url: str, folder: Path, rules: str) -> Iterator[str]:
         f"daemon off; pid {proxied}/pid; error_log {proxied}/errors;\nevents {{}}\n"
         f"http {{ access_log off; client_max_body_size 64m; client_body_temp_path {proxied}; proxy_temp_path {proxied}/out;\n"
         f"fastcgi_temp_path {proxied}/f; uwsgi_temp_path {proxied}/u; scgi_temp_path {proxied}/s;\n"
-        f"server {{ listen 127.0.0.1:{port}; {rules} location / {{ proxy_pass http://{behind}; }} }} }}\n"
+        f"server {{ listen 127.0.0.1:{port}; keepalive_timeout 0; location / {{ proxy_pass http://{behind}; }} }} }}\n"
     )
     folder.chmod(0o755)  # nginx' worker is somebody else
     process = subprocess.Popen(
@@ -283,7 +276,7 @@ def _wait_for(port: int) -> None:
 
 
 @contextlib.contextmanager
-def _distant(url: str, delay_s: float) -> Iterator[str]:
+def _distant(url: str, scene: Scene, folder: Path, delay_s: float) -> Iterator[str]:
     """A line on which everything takes a while, either way."""
     target = urlsplit(url)
     listening = socket.create_server(("127.0.0.1", 0))
@@ -313,9 +306,9 @@ def _distant(url: str, delay_s: float) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _crowd(url: str, name: str, image: Path, count: int) -> Iterator[None]:
-    """Others who ask the same server without a pause."""
-    over, body = threading.Event(), image.read_bytes()
+def _crowded(url: str, scene: Scene, folder: Path, count: int) -> Iterator[str]:
+    """Others ask the same server without a pause."""
+    over, body, name = threading.Event(), scene.images[0].read_bytes(), open_bundle(scene.bundle).card.name
 
     def ask() -> None:
         while not over.is_set():
@@ -330,7 +323,7 @@ def _crowd(url: str, name: str, image: Path, count: int) -> Iterator[None]:
     for one in threads:
         one.start()
     try:
-        yield
+        yield url
     finally:
         over.set()
         for one in threads:
@@ -340,40 +333,16 @@ def _crowd(url: str, name: str, image: Path, count: int) -> Iterator[None]:
 def wrong_servers() -> Iterator[Planted]:
     """Yields servers that answer later than they could."""
 
-    def behind(rules: str) -> object:
-        @contextlib.contextmanager
-        def around(scene: Scene, folder: Path, seed: int) -> Iterator[str]:
-            with _serving(scene, folder) as url, _nginx(url, folder, rules) as proxy:
-                yield f"{proxy}/{open_bundle(scene.bundle).card.name}"
-
-        return around
-
-    def distant(delay_s: float) -> object:
-        @contextlib.contextmanager
-        def around(scene: Scene, folder: Path, seed: int) -> Iterator[str]:
-            with _serving(scene, folder) as url, _distant(url, delay_s) as proxy:
-                yield f"{proxy}/{open_bundle(scene.bundle).card.name}"
-
-        return around
-
-    def crowded(count: int) -> object:
-        @contextlib.contextmanager
-        def around(scene: Scene, folder: Path, seed: int) -> Iterator[str]:
-            name = open_bundle(scene.bundle).card.name
-            with _serving(scene, folder) as url, _crowd(url, name, scene.images[0], count):
-                yield f"{url}/{name}"
-
-        return around
-
-    def case(name: str, rule: str, around: object, **more: object) -> Planted:
+    def case(name: str, rule: str, around: Around, **more: object) -> Planted:
         return Planted(name, "server", frozenset({rule}), _asked, around=around, **more)  # type: ignore[arg-type] - its fields
 
-    yield case("a proxy that closes each connection", "connection-anew", behind("keepalive_timeout 0;"))
-    yield case("tensors as numbers", "payload-json", _tensors)
-    for word, delay_s in zip(STRENGTHS, (0.01, 0.04, 0.12), strict=True):
-        yield case("a long way", "server-overhead", distant(delay_s), strength=word, may_be_unseen=word == "weak")
-    for word, count in zip(STRENGTHS, (3, 8, 24), strict=True):
-        yield case("many others ask", "server-queueing", crowded(count), strength=word, may_be_unseen=word == "weak")
+    yield case("a proxy that closes each connection", "connection-anew", _asked_over(_closing))
+    yield case("tensors as numbers", "payload-json", _asked_over(_straight, "v2/models/"))
+    for word, delay_s, count in zip(STRENGTHS, (0.01, 0.04, 0.12), (3, 8, 24), strict=True):
+        far = _asked_over(functools.partial(_distant, delay_s=delay_s))
+        yield case("a long way", "server-overhead", far, strength=word, may_be_unseen=word == "weak")
+        full = _asked_over(functools.partial(_crowded, count=count))
+        yield case("many others ask", "server-queueing", full, strength=word, may_be_unseen=word == "weak")
 
 
 def _asked(scene: Scene, folder: Path, seed: int) -> list[str]:

@@ -117,7 +117,7 @@ def _refused(scene: Scene, folder: Path, seed: int) -> list[str]:
     return given(copied(scene.some(seed, 16), folder / "images"), "--against", made)
 
 
-def _others() -> Iterator[Planted]:
+def _wrong_weights() -> Iterator[Planted]:
     for strength, share in zip(STRENGTHS, EPOCHS, strict=True):
         yield _case("weights of another epoch", WRONG_WEIGHTS, Exported(_other_epoch(share)), strength=strength)
     for place in (0.2, 0.7):
@@ -148,11 +148,10 @@ def _others() -> Iterator[Planted]:
         Exported(lambda s, out, n: exports.subnormal(s.pipeline, out, share=0.2)),
         is_noted=True,
     )
-    yield _case(
-        "a format that the runtime refuses",
-        {"runtime-newer-format", "opset-too-new"},
-        _refused,
-    )
+
+
+def _wrong_formats() -> Iterator[Planted]:
+    yield _case("a format that the runtime refuses", {"runtime-newer-format", "opset-too-new"}, _refused)
     yield _case(
         "half precision overflows",
         {"fp16-overflow"},
@@ -191,7 +190,8 @@ def _by_ultralytics(**options: object) -> Callable[[Scene, Path, int], list[str]
 def wrong_exports() -> Iterator[Planted]:
     """Yields exports that lose accuracy, or do not run."""
     yield from _quantizations()
-    yield from _others()
+    yield from _wrong_weights()
+    yield from _wrong_formats()
 
 
 @dataclass(frozen=True)

@@ -334,8 +334,7 @@ def _cold(scene: Scene, folder: Path, seed: int) -> list[str]:
     return ["speed", "--variant", slow, "--only", "warmup"]
 
 
-def faults() -> Iterator[Planted]:
-    """Yields every fault."""
+def _fed_tensors() -> Iterator[Planted]:
     for name, (right, changes) in {**PREPROCESSING, **ONLY_TENSORS}.items():
         yield Planted(name, "tensor", frozenset(right), _tensor(changes), models=SHOWN_BY.get(name, frozenset()))
     rounded = _OddSides({"rounds_down": True}, shows_tensor=True)
@@ -352,6 +351,9 @@ def faults() -> Iterator[Planted]:
         models=frozenset({"yolo11n"}),
         bundle=_classifier,
     )
+
+
+def _told_predictions() -> Iterator[Planted]:
     for name, (right, changes) in PREPROCESSING.items():
         unseen = name in {"padded with black", "padded with white", "levels of video"}
         models = SHOWN_BY.get(name, frozenset())
@@ -360,6 +362,9 @@ def faults() -> Iterator[Planted]:
         yield Planted(name, "predictions", frozenset(right), _predicted(changes))
     turned = frozenset({"orientation-ignored-by-pipeline", "orientation-ignored"})
     yield Planted("orientation not looked at", "predictions", turned, _on_their_side)
+
+
+def _cameras() -> Iterator[Planted]:
     for name, (right, change, strengths) in CAMERAS.items():
         for word, strength in zip(STRENGTHS, strengths, strict=True):
             plant = _camera(change, strength)
@@ -369,45 +374,46 @@ def faults() -> Iterator[Planted]:
         yield Planted(name, "camera", frozenset(right), plant, models=SHOWN_BY.get(name, frozenset()))
     for name, (right, first, second) in PAIRS.items():
         yield Planted(name, "camera", frozenset(right), _Changed((first, second)))
-    yield Planted(
+    yield from _pictures()
+
+
+def _pictures() -> Iterator[Planted]:
+    """Yields what is wrong with which pictures there are, not with their pixels."""
+
+    def shown(name: str, rules: set[str], make: Callable[[Scene, Path, int], Path], **more: object) -> Planted:
+        def plant(scene: Scene, folder: Path, seed: int) -> list[str]:
+            return given(make(scene, folder / "images", seed))
+
+        return Planted(name, "camera", frozenset(rules), plant, **more)  # type: ignore[arg-type] - its fields
+
+    yield shown(
         "lying on its side",
-        "camera",
-        frozenset({"orientation-ignored", "aspect-changed"}),
-        lambda scene, folder, seed: given(photographs.turned(scene.some(seed, 48), folder / "images")),
+        {"orientation-ignored", "aspect-changed"},
+        lambda scene, out, seed: photographs.turned(scene.some(seed, 48), out),
     )
-    yield Planted(
+    yield shown(
         "frozen",
-        "camera",
-        frozenset({"camera-frozen", "duplicates"}),
-        lambda scene, folder, seed: given(photographs.repeated(scene.some(seed, 48), folder / "images", 0.6, seed)),
+        {"camera-frozen", "duplicates"},
+        lambda scene, out, seed: photographs.repeated(scene.some(seed, 48), out, 0.6, seed),
     )
-    yield Planted(
+    yield shown(
         "torn files",
-        "camera",
-        frozenset({"files-corrupt"}),
-        lambda scene, folder, seed: given(photographs.torn(scene.some(seed, 48), folder / "images", 0.25, seed)),
+        {"files-corrupt"},
+        lambda scene, out, seed: photographs.torn(scene.some(seed, 48), out, 0.25, seed),
     )
-    yield Planted(
-        "another place",
-        "camera",
-        frozenset({"unknown-scenes"}),
-        lambda scene, folder, seed: given(copied(list(scene.others[:48]), folder / "images")),
+    yield shown("another place", {"unknown-scenes"}, lambda scene, out, seed: copied(list(scene.others[:48]), out))
+    only = frozenset({"yolo11n"})
+    yield shown("no people any more", {"class-mix-changed"}, _without_commonest, models=only, is_noted=True)
+    yield shown(
+        "six pictures", {"images-too-few"}, lambda scene, out, seed: copied(scene.some(seed, 6), out), is_noted=True
     )
-    yield Planted(
-        "no people any more",
-        "camera",
-        frozenset({"class-mix-changed"}),
-        _without_commonest,
-        models=frozenset({"yolo11n"}),
-        is_noted=True,
-    )
-    yield Planted(
-        "six pictures",
-        "camera",
-        frozenset({"images-too-few"}),
-        lambda scene, folder, seed: given(copied(scene.some(seed, 6), folder / "images")),
-        is_noted=True,
-    )
+
+
+def faults() -> Iterator[Planted]:
+    """Yields every fault."""
+    yield from _fed_tensors()
+    yield from _told_predictions()
+    yield from _cameras()
     yield from wrong_labels()
     yield from wrong_stages()
     yield from wrong_environments()
@@ -419,7 +425,7 @@ def faults() -> Iterator[Planted]:
     yield from in_servers()
 
 
-def _without_commonest(scene: Scene, folder: Path, seed: int) -> list[str]:
+def _without_commonest(scene: Scene, out: Path, seed: int) -> Path:
     """Where the class that is seen most everywhere else is not seen."""
     most = commonest_class(scene)
 
@@ -427,7 +433,7 @@ def _without_commonest(scene: Scene, folder: Path, seed: int) -> list[str]:
         labels = scene.labels / f"{path.stem}.txt"
         return not labels.exists() or all(row[0] != most for row in read_labels(labels))
 
-    return given(copied([path for path in scene.images if has_none(path)], folder / "images"))
+    return copied([path for path in scene.images if has_none(path)], out)
 
 
 def healthy() -> Iterator[Planted]:

@@ -15,7 +15,19 @@ import numpy as np
 from faults.cost import Wrong
 from faults.pipeline import Model, Pipeline
 
-__all__ = ["STRENGTHS", "Costed", "Planted", "Scene", "copied", "drawn", "given", "scene"]
+__all__ = [
+    "STRENGTHS",
+    "Around",
+    "Costed",
+    "MakesBundle",
+    "Plant",
+    "Planted",
+    "Scene",
+    "copied",
+    "drawn",
+    "given",
+    "scene",
+]
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,12 @@ class Scene:
         return [self.images[n] for n in sorted(chosen.tolist())]
 
 
+Plant = Callable[[Scene, Path, int], list[str]]
+MakesBundle = Callable[[Scene, Path, int], Path]
+Around = Callable[[Scene, Path, int], AbstractContextManager[str | None]]
+"""Each is given a scene, an empty folder and a seed."""
+
+
 @dataclass(frozen=True)
 class Planted:
     """One fault in one place.
@@ -77,17 +95,17 @@ class Planted:
     name: str
     family: str
     right: frozenset[str]
-    plant: Callable[[Scene, Path, int], list[str]]
+    plant: Plant
     strength: str = "-"
     may_be_unseen: bool = False
     models: frozenset[str] = frozenset()
     cores: float | None = None
-    serves: Callable[[Scene, Path, int], Path] | None = None
+    serves: MakesBundle | None = None
     is_noted: bool = False
-    bundle: Callable[[Scene, Path, int], Path] | None = None
+    bundle: MakesBundle | None = None
     environment: Callable[[], Mapping[str, str]] | None = None
     before: tuple[str, ...] = ()
-    around: Callable[[Scene, Path, int], AbstractContextManager[str | None]] | None = None
+    around: Around | None = None
 
 
 STRENGTHS = ("weak", "middle", "strong")

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import helper, numpy_helper
 
 from faults import exports
 from faults.bundles import with_file
@@ -59,30 +57,9 @@ class _Recorded:
         return given(copied(images, folder / "images"), "--stages", folder / "stages", "--variant", float_variant)
 
 
-def restless(path: Path, out: Path, share: float) -> Path:
-    """Exported as in training: noise is still added to what the backbone gives."""
-    model = onnx.load(path)
-    node = next(one for one in model.graph.node if one.op_type == "Mul" and one.name.startswith("/model.9/"))
-    name = node.output[0]
-    for consumer in model.graph.node:
-        for place, given_name in enumerate(consumer.input):
-            if given_name == name:
-                consumer.input[place] = f"{name}_noisy"
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(share), f"{name}_share"))
-    place = list(model.graph.node).index(node) + 1
-    for made in (
-        helper.make_node("Add", [name, f"{name}_noise"], [f"{name}_noisy"], name=f"{node.name}_noisy"),
-        helper.make_node("Mul", [f"{name}_normal", f"{name}_share"], [f"{name}_noise"], name=f"{node.name}_share"),
-        helper.make_node("RandomNormalLike", [name], [f"{name}_normal"], name=f"{node.name}_normal"),
-    ):
-        model.graph.node.insert(place, made)
-    onnx.save(model, out)
-    return out
-
-
 def _restless_bundle(scene: Scene, folder: Path, seed: int) -> Path:
     path = scene.pipeline.model.path
-    made = restless(path, folder / "restless.onnx", 0.3)
+    made = exports.restless(scene.pipeline, folder / "restless.onnx", share=0.3)
     return with_file(scene.bundle, f"variants/{path.parent.name}/model.onnx", made.read_bytes(), folder / "new.bundle")
 
 

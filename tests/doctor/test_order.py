@@ -55,7 +55,7 @@ def test_a_warning_goes_before_the_error_that_it_explains_and_a_note_does_not(
 def test_what_explains_a_rule_is_an_examination_that_there_is() -> None:
     names = {one.name for one in EXAMINATIONS}
     told = {rule.explained_by for one in EXAMINATIONS for rule in one.rules if rule.explained_by}
-    assert told == {"conversion", "environment"}
+    assert told == {"conversion"}
     assert told <= names
 
 

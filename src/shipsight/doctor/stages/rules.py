@@ -73,7 +73,6 @@ class EngineDiffers(_StageRule):
 
     id = "stage-engine-differs"
     title = "the engine differs"
-    explained_by = "environment"
     stage = "engine"
     what = "The same tensors go in and other outputs come out: another model, precision or kernel."
     remedy = "Compare the file with the bundle's (shipsight verify), then look at the findings of the conversion."
